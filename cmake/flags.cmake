@@ -1,0 +1,25 @@
+# Language, warnings and floating-point rules shared by every target through the interface library grist_flags.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g1")  # asserts stay on
+
+find_program(GRIST_CCACHE ccache)
+if(GRIST_CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${GRIST_CCACHE})
+endif()
+
+add_library(grist_flags INTERFACE)
+target_include_directories(grist_flags INTERFACE ${PROJECT_SOURCE_DIR}/include)
+target_compile_options(grist_flags INTERFACE -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor -Werror
+                                             -ffp-contract=off  # a*b+c is fused only where the code says fma
+                                             -fno-math-errno -fno-omit-frame-pointer)
+find_program(GRIST_MOLD mold)
+if(GRIST_MOLD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_GREATER_EQUAL 12.1)
+  target_link_options(grist_flags INTERFACE -fuse-ld=mold)
+endif()
+if(GRIST_SANITIZE)
+  target_compile_options(grist_flags INTERFACE -fsanitize=${GRIST_SANITIZE} -fno-sanitize-recover=all)
+  target_link_options(grist_flags INTERFACE -fsanitize=${GRIST_SANITIZE})
+endif()

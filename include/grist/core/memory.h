@@ -1,0 +1,126 @@
+#pragma once
+// Memory that a run owns. Each big block has a label; a MemoryLedger adds them up, and start-up
+// prints the table. Buffer owns bytes; Arena hands out aligned pieces of one Buffer; Scratch is a
+// stack for temporaries of one operation.
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "grist/core/tensor.h"
+
+namespace grist {
+
+enum class Device : std::uint8_t { cpu, cuda };
+
+// Bytes by label, for the table printed at start-up. Not thread-safe; must outlive the buffers that
+// registered with it.
+class MemoryLedger {
+ public:
+  void add(std::string_view label, std::size_t bytes);
+  void remove(std::string_view label, std::size_t bytes);
+  struct Entry {
+    std::string label;
+    std::size_t bytes = 0;
+  };
+  const std::vector<Entry>& entries() const { return entries_; }  // in order of first use
+  std::size_t total_bytes() const;
+
+ private:
+  std::vector<Entry> entries_;
+};
+
+struct BufferFree {  // Buffer's deleter; tells the ledger
+  Device device = Device::cpu;
+  std::size_t bytes = 0;
+  std::string label;
+  MemoryLedger* ledger = nullptr;
+  void operator()(std::byte* p) const noexcept;
+};
+
+// Owns bytes on one device, 64-byte aligned (2 MiB for large ones), zero-filled on the CPU.
+// Move-only. Throws Error{out_of_memory} naming the label and the size.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(std::size_t bytes, Device device, std::string_view label, MemoryLedger* ledger = nullptr);
+  std::byte* data() const { return data_.get(); }
+  std::size_t size() const { return bytes_; }
+  Device device() const { return data_.get_deleter().device; }
+  // A dense view at an offset; checks bounds and alignment.
+  TensorView view(DType dtype, const Shape& shape, std::size_t offset_bytes = 0) const;
+
+ private:
+  std::unique_ptr<std::byte, BufferFree> data_;
+  std::size_t bytes_ = 0;
+};
+
+// One labelled Buffer cut into 64-byte aligned tensors. Plan first (sizes add up while planning),
+// then allocate once.
+class Arena {
+ public:
+  Arena(std::string label, Device device, MemoryLedger* ledger)
+      : label_(std::move(label)), device_(device), ledger_(ledger) {}
+  // Reserves room and returns the offset to pass to view(). Only before commit().
+  std::size_t reserve(DType dtype, const Shape& shape);
+  std::size_t reserve_bytes(std::size_t bytes);
+  void commit();
+  TensorView view(std::size_t offset, DType dtype, const Shape& shape) const {
+    return buffer_.view(dtype, shape, offset);
+  }
+  std::size_t size() const { return planned_; }
+  const Buffer& buffer() const { return buffer_; }
+
+ private:
+  std::string label_;
+  Device device_;
+  MemoryLedger* ledger_;
+  std::size_t planned_ = 0;
+  Buffer buffer_;
+};
+
+// A stack of temporaries. Grows while it warms up (each growth is counted); a step after warm-up
+// allocates nothing. Take a ScratchScope at the top of an operation: what was allocated inside is
+// released when the scope ends.
+class Scratch {
+ public:
+  explicit Scratch(Device device = Device::cpu, MemoryLedger* ledger = nullptr)
+      : device_(device), ledger_(ledger) {}
+  std::byte* allocate(std::size_t bytes);  // 64-byte aligned, not cleared
+  template <class T> T* allocate(std::int64_t count) {
+    return reinterpret_cast<T*>(allocate(static_cast<std::size_t>(count) * sizeof(T)));
+  }
+  TensorView tensor(DType dtype, const Shape& shape);
+  int growths() const { return growths_; }
+  std::size_t capacity() const;
+
+ private:
+  friend class ScratchScope;
+  struct Chunk {
+    Buffer buffer;
+    std::size_t used = 0;
+  };
+  Device device_;
+  MemoryLedger* ledger_;
+  std::vector<Chunk> chunks_;
+  std::size_t current_ = 0;
+  int growths_ = 0;
+};
+
+class ScratchScope {
+ public:
+  explicit ScratchScope(Scratch* scratch);
+  ~ScratchScope();
+  ScratchScope(const ScratchScope&) = delete;
+  ScratchScope& operator=(const ScratchScope&) = delete;
+
+ private:
+  Scratch* scratch_;
+  std::size_t chunk_;
+  std::size_t used_;
+};
+
+std::string human_bytes(std::size_t bytes);  // "1.25 GiB"
+
+}  // namespace grist

@@ -1,0 +1,60 @@
+#pragma once
+// The operations that every backend defines, and where to find each. Adding an operation: its
+// struct in include/grist/ops, its checks in src/ops, one line here, an implementation a backend, a
+// test.
+#include "grist/core/context.h"
+#include "grist/ops/attention.h"
+#include "grist/ops/cross_entropy.h"
+#include "grist/ops/dispatch.h"
+#include "grist/ops/embedding.h"
+#include "grist/ops/experts.h"
+#include "grist/ops/linear.h"
+#include "grist/ops/norm.h"
+#include "grist/ops/optimizer.h"
+#include "grist/ops/rope.h"
+#include "grist/ops/router.h"
+#include "grist/ops/swiglu.h"
+#include "grist/ops/weight.h"
+
+#define GRIST_OPS(X)                              \
+  X(refresh_weight, RefreshWeight)                \
+  X(linear_forward, LinearForward)                \
+  X(linear_backward_input, LinearBackwardInput)   \
+  X(linear_backward_weight, LinearBackwardWeight) \
+  X(expert_up_forward, ExpertUpForward)           \
+  X(expert_down_forward, ExpertDownForward)       \
+  X(expert_down_backward, ExpertDownBackward)     \
+  X(expert_up_backward, ExpertUpBackward)         \
+  X(expert_weight_gradient, ExpertWeightGradient) \
+  X(router_forward, RouterForward)                \
+  X(router_statistics, RouterStatistics)          \
+  X(router_backward, RouterBackward)              \
+  X(dispatch_plan, DispatchPlan)                  \
+  X(gather_sum, GatherSum)                        \
+  X(rms_norm_forward, RmsNormForward)             \
+  X(rms_norm_backward, RmsNormBackward)           \
+  X(rope_table, RopeTable)                        \
+  X(rope, Rope)                                   \
+  X(attention_forward, AttentionForward)          \
+  X(attention_backward, AttentionBackward)        \
+  X(swiglu_forward, SwigluForward)                \
+  X(swiglu_backward, SwigluBackward)              \
+  X(embedding_forward, EmbeddingForward)          \
+  X(embedding_backward, EmbeddingBackward)        \
+  X(linear_cross_entropy, LinearCrossEntropy)     \
+  X(adamw, AdamW)                                 \
+  X(squared_sums, SquaredSums)                    \
+  X(tree_sum, TreeSum)                            \
+  X(sum, Sum)                                     \
+  X(normal_init, NormalInit)                      \
+  X(fill, Fill)                                   \
+  X(add, Add)
+
+#define GRIST_DECLARE(name, Args) void name(const Context& ctx, const ops::Args& a);
+
+namespace grist::cpu {
+GRIST_OPS(GRIST_DECLARE)
+std::size_t weight_bytes(DType dtype, const Shape& shape);
+}  // namespace grist::cpu
+
+#undef GRIST_DECLARE

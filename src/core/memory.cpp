@@ -1,0 +1,141 @@
+#include "grist/core/memory.h"
+
+#include <sys/mman.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "grist/core/check.h"
+
+namespace grist {
+
+namespace {
+constexpr std::size_t kAlign = 64;
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+constexpr std::size_t kMinChunk = std::size_t{1} << 20;
+std::size_t round_up(std::size_t n, std::size_t to) {
+  return (n + to - 1) / to * to;
+}
+}  // namespace
+
+void MemoryLedger::add(std::string_view label, std::size_t bytes) {
+  for (Entry& e : entries_) {
+    if (e.label == label) {
+      e.bytes += bytes;
+      return;
+    }
+  }
+  entries_.push_back({std::string(label), bytes});
+}
+
+void MemoryLedger::remove(std::string_view label, std::size_t bytes) {
+  for (Entry& e : entries_) {
+    if (e.label == label) e.bytes -= bytes;
+  }
+}
+
+std::size_t MemoryLedger::total_bytes() const {
+  std::size_t sum = 0;
+  for (const Entry& e : entries_) sum += e.bytes;
+  return sum;
+}
+
+Buffer::Buffer(std::size_t bytes, Device device, std::string_view label, MemoryLedger* ledger)
+    : bytes_(bytes) {
+  GRIST_CHECK(device == Device::cpu, "this build has no CUDA memory");
+  if (bytes == 0) return;
+  const bool large = bytes >= kHugePage;
+  const std::size_t size = round_up(bytes, large ? kHugePage : kAlign);
+  void* p = std::aligned_alloc(large ? kHugePage : kAlign, size);
+  if (p == nullptr) {
+    fail(ExitCode::out_of_memory,
+         "out of memory: {} for {}; use a smaller model, micro_batch_size or recompute: full",
+         human_bytes(bytes), label);
+  }
+  if (large) madvise(p, size, MADV_HUGEPAGE);  // fewer TLB misses; a refusal changes nothing
+  std::memset(p, 0, size);
+  data_ = std::unique_ptr<std::byte, BufferFree>(
+      static_cast<std::byte*>(p), BufferFree{device, bytes, std::string(label), ledger});
+  if (ledger != nullptr) ledger->add(label, bytes);
+}
+
+void BufferFree::operator()(std::byte* p) const noexcept {
+  if (ledger != nullptr) ledger->remove(label, bytes);
+  std::free(p);
+}
+
+TensorView Buffer::view(DType dtype, const Shape& shape, std::size_t offset_bytes) const {
+  const std::size_t bytes = static_cast<std::size_t>(shape.numel()) * size_of(dtype);
+  GRIST_CHECK(offset_bytes + bytes <= bytes_, "view of {} bytes at {} leaves a buffer of {}", bytes,
+              offset_bytes, bytes_);
+  GRIST_CHECK(offset_bytes % size_of(dtype) == 0, "offset {} is not aligned for {}", offset_bytes,
+              name_of(dtype));
+  return {data_.get() + offset_bytes, dtype, shape};
+}
+
+std::size_t Arena::reserve(DType dtype, const Shape& shape) {
+  return reserve_bytes(static_cast<std::size_t>(shape.numel()) * size_of(dtype));
+}
+
+std::size_t Arena::reserve_bytes(std::size_t bytes) {
+  GRIST_CHECK(buffer_.size() == 0, "arena {} is committed", label_);
+  const std::size_t offset = planned_;
+  planned_ += round_up(bytes, kAlign);
+  return offset;
+}
+
+void Arena::commit() {
+  buffer_ = Buffer(planned_, device_, label_, ledger_);
+}
+
+std::byte* Scratch::allocate(std::size_t bytes) {
+  const std::size_t need = round_up(bytes == 0 ? 1 : bytes, kAlign);
+  while (current_ < chunks_.size() &&
+         chunks_[current_].buffer.size() - chunks_[current_].used < need)
+    ++current_;
+  if (current_ == chunks_.size()) {
+    ++growths_;
+    chunks_.push_back(
+        {Buffer(need < kMinChunk ? kMinChunk : need, device_, "scratch", ledger_), 0});
+  }
+  Chunk& c = chunks_[current_];
+  std::byte* p = c.buffer.data() + c.used;
+  c.used += need;
+  return p;
+}
+
+TensorView Scratch::tensor(DType dtype, const Shape& shape) {
+  return {allocate(static_cast<std::size_t>(shape.numel()) * size_of(dtype)), dtype, shape};
+}
+
+std::size_t Scratch::capacity() const {
+  std::size_t sum = 0;
+  for (const Chunk& c : chunks_) sum += c.buffer.size();
+  return sum;
+}
+
+ScratchScope::ScratchScope(Scratch* scratch) : scratch_(scratch), chunk_(0), used_(0) {
+  GRIST_CHECK(scratch != nullptr, "this operation needs Context::scratch");
+  chunk_ = scratch->current_;
+  used_ = chunk_ < scratch->chunks_.size() ? scratch->chunks_[chunk_].used : 0;
+}
+
+ScratchScope::~ScratchScope() {
+  for (std::size_t i = chunk_; i < scratch_->chunks_.size(); ++i)
+    scratch_->chunks_[i].used = i == chunk_ ? used_ : 0;
+  scratch_->current_ = chunk_;
+}
+
+std::string human_bytes(std::size_t bytes) {
+  constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  auto v = static_cast<double>(bytes);
+  int unit = 0;
+  while (v >= 1024.0 && unit < 4) {
+    v /= 1024.0;
+    ++unit;
+  }
+  return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.2f} {}", v, kUnits[unit]);
+}
+
+}  // namespace grist
