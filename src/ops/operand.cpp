@@ -1,0 +1,41 @@
+#include "operand.h"
+
+namespace grist::ops {
+
+void require(const char* op, const char* operand, const ConstTensorView& v, DType dtype,
+             const Shape& shape) {
+  if (v.dtype != dtype || !(v.shape == shape)) {
+    fail(ExitCode::internal, "{}: {} is {} {}, want {} {}", op, operand, v.shape.str(),
+         name_of(v.dtype), shape.str(), name_of(dtype));
+  }
+  if (v.data == nullptr && shape.numel() > 0)
+    fail(ExitCode::internal, "{}: {} has no data", op, operand);
+}
+
+void require_if_given(const char* op, const char* operand, const ConstTensorView& v, DType dtype,
+                      const Shape& shape) {
+  if (v.data != nullptr) require(op, operand, v, dtype, shape);
+}
+
+void require_rank(const char* op, const char* operand, const ConstTensorView& v, int rank) {
+  if (v.shape.rank() != rank)
+    fail(ExitCode::internal, "{}: {} is {}, want {} dims", op, operand, v.shape.str(), rank);
+}
+
+void require_weight(const char* op, const WeightView& w, Device device, const Shape& shape) {
+  if (!(w.shape == shape))
+    fail(ExitCode::internal, "{}: weight is {}, want {}", op, w.shape.str(), shape.str());
+  if (w.device != device) fail(ExitCode::internal, "{}: the weight belongs to another backend", op);
+  if (w.data == nullptr && shape.numel() > 0)
+    fail(ExitCode::internal, "{}: the weight has no data", op);
+}
+
+void require_scratch(const char* op, const Context& ctx) {
+  if (ctx.scratch == nullptr) fail(ExitCode::internal, "{}: Context::scratch is missing", op);
+}
+
+void no_cuda(const char* op) {
+  fail(ExitCode::device_unavailable, "{}: this build has no CUDA backend; use device: cpu", op);
+}
+
+}  // namespace grist::ops

@@ -1,0 +1,30 @@
+#pragma once
+// Checks of operands, shared by every operation's entry point: shapes and dtypes are validated
+// once, here; kernels trust them.
+#include "grist/core/check.h"
+#include "grist/core/context.h"
+#include "grist/core/tensor.h"
+#include "kernels/backends.h"
+
+namespace grist::ops {
+
+// Throws Error{internal}: "rms_norm_forward: y is (3, 4) f32, want (3, 5) f32". A null pointer is
+// refused unless there is nothing in it.
+void require(const char* op, const char* operand, const ConstTensorView& v, DType dtype,
+             const Shape& shape);
+// As require, but an empty view (null data) passes.
+void require_if_given(const char* op, const char* operand, const ConstTensorView& v, DType dtype,
+                      const Shape& shape);
+void require_rank(const char* op, const char* operand, const ConstTensorView& v, int rank);
+void require_weight(const char* op, const WeightView& w, Device device, const Shape& shape);
+void require_scratch(const char* op, const Context& ctx);
+[[noreturn]] void no_cuda(const char* op);
+
+}  // namespace grist::ops
+
+// Runs the operation on the context's backend.
+#define GRIST_DISPATCH(name, ctx, a)                                         \
+  do {                                                                       \
+    if ((ctx).device == ::grist::Device::cuda) ::grist::ops::no_cuda(#name); \
+    ::grist::cpu::name((ctx), (a));                                          \
+  } while (false)
