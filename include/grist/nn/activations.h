@@ -1,0 +1,74 @@
+#pragma once
+// Memory for the activations of one micro-batch, laid out once. What a layer keeps for its backward
+// pass depends on `recompute`:
+//   none       everything backward reads
+//   selective  drops the outputs of both norms and the up-projections z (cheap to make again
+//   relative to their size) full       keeps a layer's input and its routing; the rest is made
+//   again
+// Routing (choices, weights, plan) is always kept: it is decided once, recomputation reuses it and
+// cannot flip an expert.
+#include <vector>
+
+#include "grist/config/config.h"
+#include "grist/core/context.h"
+
+namespace grist::nn {
+
+enum class Keep : std::uint8_t {
+  nothing,
+  layer_inputs,
+  all_but_large,
+  everything
+};  // evaluation; full; selective; none
+Keep keep_for(const TrainConfig& train);
+
+// Views of one layer's activations; layers share what is not kept.
+struct LayerActivations {
+  TensorView h_in, rstd_in, n_in;  // (N, D), (N), (N, D): residual stream at the input and its norm
+  TensorView q_raw, k_raw, q_rstd, k_rstd;  // qk_norm only: before the norm; (N*H), (N*Hkv)
+  TensorView q, k, v;                       // (N, H, Dh), (N, Hkv, Dh): as attention reads them
+  TensorView o, lse;                        // (N, H, Dh), (N, H)
+  TensorView h_mid, rstd_mid, n_mid;        // after attention
+  TensorView z;                             // dense: (N, 2F); MoE: (R, 2F)
+  TensorView shared_z;                      // (N, 2Fs)
+  TensorView logits, ids, weights;          // (N, E), (N, K) i32, (N, K)
+  TensorView expert_offsets, row_token, row_weight, slot_row;  // ops/dispatch.h
+  TensorView counts, prob_sums, fractions, scalars;            // ops/router.h; S segments
+};
+
+// Temporaries that live within one layer's forward or backward.
+struct Workspace {
+  TensorView a;                // (R, F) or (N, F): activated; in backward the weighted one
+  TensorView shared_a;         // (N, Fs)
+  TensorView rows;             // (R, D): expert outputs; in backward the input gradients
+  TensorView out;              // (N, D): output of attention or FFN
+  TensorView dz, shared_dz;    // as z
+  TensorView da;               // (N, max(F, Fs)): dense FFN and shared expert
+  TensorView drow_weight;      // (R)
+  TensorView dlogits;          // (N, E)
+  TensorView dh, dn;           // (N, D)
+  TensorView dq, dk, dv, d_o;  // as q, k, v, o
+};
+
+class Activations {
+ public:
+  // N tokens in B sequences (B segments for sequence-scope balancing, else one).
+  Activations(const ModelConfig& config, std::int64_t tokens, std::int64_t sequences, Keep keep,
+              Device device, MemoryLedger* ledger);
+
+  std::int64_t tokens() const { return tokens_; }
+  Keep keep() const { return keep_; }
+  std::vector<LayerActivations> layers;
+  Workspace work;
+  TensorView h_final, rstd_final, n_final;  // (N, D), (N), (N, D)
+  TensorView dn_final;                      // (N, D)
+  TensorView losses;                        // (N) f32
+  TensorView loss_sum;                      // (1) f64
+
+ private:
+  std::int64_t tokens_;
+  Keep keep_;
+  Arena kept_, shared_;
+};
+
+}  // namespace grist::nn

@@ -1,0 +1,33 @@
+#pragma once
+// Generation with a key/value cache: feed tokens, get the logits behind the last one. One sequence.
+#include <span>
+#include <vector>
+
+#include "grist/nn/model.h"
+
+namespace grist::nn {
+
+class Decoder {
+ public:
+  // `model` must outlive the decoder. Room for max_tokens positions (at most
+  // max_position_embeddings).
+  Decoder(const Model& model, std::int64_t max_tokens);
+  // Appends tokens (at least one) and returns V logits for what follows the last; valid until the
+  // next call. Dropless.
+  std::span<const float> feed(const Context& ctx, std::span<const std::int32_t> tokens);
+  std::int64_t length() const { return length_; }
+  std::int64_t max_tokens() const { return max_tokens_; }
+
+ private:
+  const Model& model_;
+  std::int64_t max_tokens_;
+  std::int64_t length_ = 0;
+  struct Cache {
+    TensorView k, v;  // (max_tokens, Hkv, Dh)
+  };
+  Arena arena_;
+  std::vector<Cache> caches_;
+  std::vector<float> logits_;
+};
+
+}  // namespace grist::nn

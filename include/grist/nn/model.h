@@ -1,0 +1,89 @@
+#pragma once
+// The decoder-only transformer with MoE feed-forward layers, forward and backward written out. One
+// call handles one micro-batch; gradients add up over the micro-batches of a step. Total loss = CE
+// (sum over targets * loss_scale) + sum over layers of (aux + z), each a mean over the micro-batch,
+// times micro_batch_weight. docs/architecture.md tells the life of a step.
+#include <cstdint>
+#include <vector>
+
+#include "grist/config/config.h"
+#include "grist/nn/activations.h"
+#include "grist/nn/parameters.h"
+
+namespace grist::nn {
+
+// One micro-batch of packed rows. Documents never span sequences of different rows; cu_seqlens
+// tells where attention may look.
+struct Batch {
+  ConstTensorView ids;         // (N) i32
+  ConstTensorView targets;     // (N) i32; negative: not counted
+  ConstTensorView positions;   // (N) i32
+  ConstTensorView cu_seqlens;  // (S+1) i32, document boundaries, 0 ... N
+};
+
+struct StepScale {
+  float loss_scale = 1.0F;          // 1 / target tokens of the global batch
+  float micro_batch_weight = 1.0F;  // 1 / micro-batches of the step
+  bool first = true;  // first micro-batch of the step: gradients are overwritten, later ones add
+};
+
+// Sums over the micro-batches of a step for one MoE layer; host memory.
+struct LayerStatistics {
+  std::vector<std::int64_t> counts;  // (E) choices per expert, before drops
+  std::int64_t tokens = 0;
+  std::int64_t dropped = 0;  // choices dropped by capacity
+  double aux_loss = 0;       // weighted by micro_batch_weight, coefficient included
+  double z_loss = 0;
+  double entropy_sum = 0;  // nats, over tokens
+  double top1_share_sum = 0;
+};
+
+struct StepStatistics {
+  double loss_sum = 0;                  // CE over target tokens, nats
+  std::vector<LayerStatistics> layers;  // MoE layers in order
+  void reset();
+  double aux_loss() const;
+  double z_loss() const;
+};
+
+// What balancing carries from step to step; saved in checkpoints.
+struct RouterState {
+  std::vector<std::vector<float>> bias;  // per MoE layer (E): selection bias, zero when not used
+  std::vector<std::vector<float>> load_fraction;  // per MoE layer (E): share of choices in the last
+                                                  // step; uniform before the first
+};
+
+class Model {
+ public:
+  Model(const ModelConfig& config, Device device, bool with_gradients, MemoryLedger* ledger);
+
+  const ModelConfig& config() const { return config_; }
+  Parameters& parameters() { return parameters_; }
+  const Parameters& parameters() const { return parameters_; }
+  RouterState& router_state() { return router_state_; }
+  const RouterState& router_state() const { return router_state_; }
+  std::int64_t num_moe_layers() const {
+    return static_cast<std::int64_t>(router_state_.bias.size());
+  }
+
+  // Loss and gradients of one micro-batch; adds to `statistics`. Needs activations that keep
+  // something.
+  void forward_backward(const Context& ctx, Activations& act, const Batch& batch,
+                        const StepScale& scale, StepStatistics& statistics);
+  // Per-token losses in act.losses, their sum returned. Dropless, no gradients.
+  double evaluate(const Context& ctx, Activations& act, const Batch& batch);
+  // After the optimizer step: selection biases move against the step's load (Wang et al.
+  // 2408.15664), fractions are remembered.
+  void update_router_state(const StepStatistics& statistics);
+
+ private:
+  friend class Decoder;
+  void clear_added_gradients(const Context& ctx);
+  ModelConfig config_;
+  Parameters parameters_;
+  RouterState router_state_;
+  TensorView rope_table_;
+  Arena constants_;
+};
+
+}  // namespace grist::nn

@@ -1,0 +1,183 @@
+#include "grist/nn/activations.h"
+
+#include <algorithm>
+
+#include "grist/core/check.h"
+
+namespace grist::nn {
+
+Keep keep_for(const TrainConfig& train) {
+  if (train.recompute == "full") return Keep::layer_inputs;
+  return train.recompute == "selective" ? Keep::all_but_large : Keep::everything;
+}
+
+namespace {
+
+using Member = TensorView LayerActivations::*;
+
+struct Field {
+  Member member;
+  DType dtype;
+  Shape shape;
+  Keep from;  // kept by this policy and those that keep more
+};
+
+// Everything a layer writes that a later pass may read.
+std::vector<Field> layer_fields(const ModelConfig& c, bool moe, std::int64_t N, std::int64_t B) {
+  using A = LayerActivations;
+  const std::int64_t D = c.hidden_size, Dh = c.head_dim, H = c.num_attention_heads,
+                     Hkv = c.num_key_value_heads;
+  const auto f32 = DType::f32;
+  const Keep always = Keep::layer_inputs, most = Keep::all_but_large, all = Keep::everything;
+  std::vector<Field> f = {
+      {&A::h_in, f32, {N, D}, always},  {&A::rstd_in, f32, {N}, most},
+      {&A::n_in, f32, {N, D}, all},     {&A::q, f32, {N, H, Dh}, most},
+      {&A::k, f32, {N, Hkv, Dh}, most}, {&A::v, f32, {N, Hkv, Dh}, most},
+      {&A::o, f32, {N, H, Dh}, most},   {&A::lse, f32, {N, H}, most},
+      {&A::h_mid, f32, {N, D}, most},   {&A::rstd_mid, f32, {N}, most},
+      {&A::n_mid, f32, {N, D}, all},
+  };
+  if (c.qk_norm) {
+    f.insert(f.end(), {{&A::q_raw, f32, {N, H, Dh}, most},
+                       {&A::k_raw, f32, {N, Hkv, Dh}, most},
+                       {&A::q_rstd, f32, {N * H}, most},
+                       {&A::k_rstd, f32, {N * Hkv}, most}});
+  }
+  if (!moe) {
+    f.push_back({&A::z, f32, {N, 2 * c.intermediate_size}, all});
+    return f;
+  }
+  const std::int64_t E = c.moe.num_experts, K = c.moe.num_experts_per_tok, R = N * K;
+  const std::int64_t S = c.moe.aux_loss_scope == "sequence" ? B : 1;
+  f.insert(f.end(), {{&A::z, f32, {R, 2 * c.moe.moe_intermediate_size}, all},
+                     {&A::logits, f32, {N, E}, always},
+                     {&A::ids, DType::i32, {N, K}, always},
+                     {&A::weights, f32, {N, K}, always},
+                     {&A::expert_offsets, DType::i32, {E + 1}, always},
+                     {&A::row_token, DType::i32, {R}, always},
+                     {&A::row_weight, f32, {R}, always},
+                     {&A::slot_row, DType::i32, {N, K}, always},
+                     {&A::counts, DType::i64, {S, E}, always},
+                     {&A::prob_sums, DType::f64, {S, E}, always},
+                     {&A::fractions, f32, {S, E}, always},
+                     {&A::scalars, DType::f64, {3}, always}});
+  if (c.moe.shared_expert_intermediate_size > 0)
+    f.push_back({&A::shared_z, f32, {N, 2 * c.moe.shared_expert_intermediate_size}, all});
+  return f;
+}
+
+struct Placed {
+  TensorView* target;
+  Arena* arena;
+  std::size_t offset;
+  DType dtype;
+  Shape shape;
+};
+
+class Planner {
+ public:
+  void add(TensorView& target, Arena& arena, DType dtype, const Shape& shape) {
+    placed_.push_back({&target, &arena, arena.reserve(dtype, shape), dtype, shape});
+  }
+  void at(TensorView& target, Arena& arena, std::size_t offset, DType dtype, const Shape& shape) {
+    placed_.push_back({&target, &arena, offset, dtype, shape});
+  }
+  void bind() const {
+    for (const Placed& p : placed_) *p.target = p.arena->view(p.offset, p.dtype, p.shape);
+  }
+
+ private:
+  std::vector<Placed> placed_;
+};
+
+void plan_workspace(Planner& plan, Arena& arena, Workspace& w, const ModelConfig& c, std::int64_t N,
+                    bool backward) {
+  const std::int64_t D = c.hidden_size, Dh = c.head_dim, H = c.num_attention_heads,
+                     Hkv = c.num_key_value_heads;
+  const std::int64_t L = c.num_hidden_layers, E = c.moe.num_experts,
+                     Fs = c.moe.shared_expert_intermediate_size;
+  const bool has_moe = E > 0 && c.moe.first_k_dense_replace < L;
+  const bool has_dense = E == 0 || c.moe.first_k_dense_replace > 0;
+  const std::int64_t R = has_moe ? N * c.moe.num_experts_per_tok : 0,
+                     Fe = c.moe.moe_intermediate_size;
+  const std::int64_t dense = has_dense ? N * c.intermediate_size : 0;
+  const std::int64_t activated = std::max(R * Fe, dense);
+  const auto f32 = DType::f32;
+  plan.add(w.a, arena, f32, {activated});
+  plan.add(w.shared_a, arena, f32, {N * Fs});
+  plan.add(w.rows, arena, f32, {R, D});
+  plan.add(w.out, arena, f32, {N, D});
+  if (!backward) return;
+  plan.add(w.dz, arena, f32, {2 * activated});
+  plan.add(w.shared_dz, arena, f32, {N, 2 * Fs});
+  plan.add(w.da, arena, f32, {std::max(dense, N * Fs)});
+  plan.add(w.drow_weight, arena, f32, {R});
+  plan.add(w.dlogits, arena, f32, {N, has_moe ? E : 0});
+  plan.add(w.dh, arena, f32, {N, D});
+  plan.add(w.dn, arena, f32, {N, D});
+  plan.add(w.dq, arena, f32, {N, H, Dh});
+  plan.add(w.dk, arena, f32, {N, Hkv, Dh});
+  plan.add(w.dv, arena, f32, {N, Hkv, Dh});
+  plan.add(w.d_o, arena, f32, {N, H, Dh});
+}
+
+}  // namespace
+
+Activations::Activations(const ModelConfig& c, std::int64_t tokens, std::int64_t sequences,
+                         Keep keep, Device device, MemoryLedger* ledger)
+    : layers(static_cast<std::size_t>(c.num_hidden_layers)),
+      tokens_(tokens),
+      keep_(keep),
+      kept_("activations kept for backward", device, ledger),
+      shared_(keep == Keep::nothing ? "activations (evaluation)" : "activations (one layer)",
+              device, ledger) {
+  GRIST_CHECK(sequences > 0 && tokens % sequences == 0, "{} tokens in {} sequences", tokens,
+              sequences);
+  Planner plan;
+  std::vector<std::pair<Member, std::size_t>> shared_bytes;  // the largest layer decides
+  const auto is_moe = [&](std::size_t i) {
+    return c.moe.num_experts > 0 && static_cast<std::int64_t>(i) >= c.moe.first_k_dense_replace;
+  };
+  const auto shared_entry = [&](Member m) -> std::size_t& {
+    for (auto& [member, bytes] : shared_bytes) {
+      if (member == m) return bytes;
+    }
+    return shared_bytes.emplace_back(m, 0).second;
+  };
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    for (const Field& f : layer_fields(c, is_moe(i), tokens, sequences)) {
+      if (keep >= f.from) {
+        plan.add(layers[i].*f.member, kept_, f.dtype, f.shape);
+      } else {
+        std::size_t& bytes = shared_entry(f.member);
+        bytes = std::max(bytes, static_cast<std::size_t>(f.shape.numel()) * size_of(f.dtype));
+      }
+    }
+  }
+  std::vector<std::size_t> shared_offsets;
+  for (const auto& [member, bytes] : shared_bytes)
+    shared_offsets.push_back(shared_.reserve_bytes(bytes));
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    for (const Field& f : layer_fields(c, is_moe(i), tokens, sequences)) {
+      if (keep >= f.from) continue;
+      for (std::size_t s = 0; s < shared_bytes.size(); ++s) {
+        if (shared_bytes[s].first == f.member)
+          plan.at(layers[i].*f.member, shared_, shared_offsets[s], f.dtype, f.shape);
+      }
+    }
+  }
+  const bool backward = keep != Keep::nothing;
+  plan_workspace(plan, shared_, work, c, tokens, backward);
+  const std::int64_t D = c.hidden_size;
+  plan.add(h_final, shared_, DType::f32, {tokens, D});
+  plan.add(rstd_final, shared_, DType::f32, {tokens});
+  plan.add(n_final, shared_, DType::f32, {tokens, D});
+  if (backward) plan.add(dn_final, shared_, DType::f32, {tokens, D});
+  plan.add(losses, shared_, DType::f32, {tokens});
+  plan.add(loss_sum, shared_, DType::f64, {1});
+  kept_.commit();
+  shared_.commit();
+  plan.bind();
+}
+
+}  // namespace grist::nn

@@ -1,0 +1,56 @@
+#pragma once
+// One transformer layer in two halves: attention and feed-forward. Both read the residual stream
+// through an RMSNorm and leave their contribution in work.out; the addition happens in the next
+// norm (fused).
+#include "grist/nn/model.h"
+#include "grist/ops/router.h"
+
+namespace grist::nn {
+
+struct LayerRun {
+  const Context& ctx;
+  const ModelConfig& config;
+  const LayerParameters& p;
+  LayerActivations& act;
+  Workspace& work;
+  std::int64_t N = 0;
+};
+
+struct AttentionInput {
+  ConstTensorView positions, cu_seqlens_q, cu_seqlens_k, rope_table;
+};
+
+// The residual stream that arrives: h_in = x + residual; residual empty: act.h_in already holds it.
+struct Residual {
+  ConstTensorView x, residual;
+};
+
+struct RoutingInput {
+  ConstTensorView bias;       // (E) f32 or empty
+  std::int64_t capacity = 0;  // 0: dropless
+  bool reuse = false;         // recomputation: choices and plan are already in act
+};
+
+struct BalanceScale {
+  ConstTensorView load_fraction;  // (S, E) f32
+  float aux_scale = 0.0F;
+  float z_scale = 0.0F;
+};
+
+// q, k, v of the new tokens from act.n_in (also used by the decoder); then attention itself.
+void project_qkv(const LayerRun& run, const AttentionInput& in);
+void input_norm(const LayerRun& run, const Residual& in);
+void attention_forward(const LayerRun& run, const AttentionInput& in);  // act.n_in -> work.out
+void mid_norm(const LayerRun& run,
+              bool from_attention);  // h_mid = h_in + work.out, n_mid; or only n_mid again
+void ffn_forward(const LayerRun& run, const RoutingInput& routing);  // act.n_mid -> work.out
+void ffn_up(const LayerRun& run);  // act.n_mid -> act.z (and activated in work.a)
+
+// dh (work.dh) is the gradient of the residual stream behind the layer on entry, in front of it on
+// exit.
+void ffn_backward(const LayerRun& run, const BalanceScale& balance, bool accumulate);
+void attention_backward(const LayerRun& run, const AttentionInput& in, bool accumulate);
+
+ops::RouterMode router_mode(const RouterConfig& config);
+
+}  // namespace grist::nn

@@ -1,0 +1,287 @@
+#include "grist/nn/model.h"
+
+#include <cmath>
+#include <cstring>
+#include <numeric>
+
+#include "block.h"
+#include "grist/core/check.h"
+#include "grist/ops/cross_entropy.h"
+#include "grist/ops/embedding.h"
+#include "grist/ops/norm.h"
+#include "grist/ops/optimizer.h"
+#include "grist/ops/rope.h"
+
+namespace grist::nn {
+
+void StepStatistics::reset() {
+  loss_sum = 0;
+  for (LayerStatistics& l : layers) {
+    l.counts.assign(l.counts.size(), 0);
+    l.tokens = l.dropped = 0;
+    l.aux_loss = l.z_loss = l.entropy_sum = l.top1_share_sum = 0;
+  }
+}
+
+double StepStatistics::aux_loss() const {
+  double sum = 0;
+  for (const LayerStatistics& l : layers) sum += l.aux_loss;
+  return sum;
+}
+
+double StepStatistics::z_loss() const {
+  double sum = 0;
+  for (const LayerStatistics& l : layers) sum += l.z_loss;
+  return sum;
+}
+
+namespace {
+
+// One pass over the layers with everything that stays the same during it.
+class Pass {
+ public:
+  Pass(const Context& ctx, const ModelConfig& config, const Parameters& parameters,
+       const RouterState& routers, Activations& act, const Batch& batch, ConstTensorView rope_table)
+      : ctx_(ctx),
+        config_(config),
+        parameters_(parameters),
+        routers_(routers),
+        act_(act),
+        batch_(batch),
+        attention_{batch.positions, batch.cu_seqlens, batch.cu_seqlens, rope_table} {}
+
+  void forward(std::int64_t capacity) {
+    ops::embedding_forward(
+        ctx_, {.y = act_.layers[0].h_in, .table = parameters_.embedding.master, .ids = batch_.ids});
+    Residual residual;
+    for (std::size_t i = 0; i < act_.layers.size(); ++i) {
+      const LayerRun run = layer(i);
+      input_norm(run, residual);
+      attention_forward(run, attention_);
+      mid_norm(run, true);
+      ffn_forward(run, routing(i, capacity, false));
+      residual = {act_.work.out, act_.layers[i].h_mid};
+    }
+    ops::rms_norm_forward(ctx_, {.y = act_.n_final,
+                                 .h = act_.h_final,
+                                 .rstd = act_.rstd_final,
+                                 .x = residual.x,
+                                 .residual = residual.residual,
+                                 .w = parameters_.final_norm.master,
+                                 .eps = static_cast<float>(config_.rms_norm_eps)});
+  }
+
+  // Sum of losses; with gradients also act.dn_final and the output layer's gradient.
+  double loss(const StepScale* scale) {
+    const Parameter& out = parameters_.output();
+    ops::linear_cross_entropy(ctx_, {.losses = act_.losses,
+                                     .dx = scale != nullptr ? act_.dn_final : TensorView{},
+                                     .dw = scale != nullptr ? out.grad : TensorView{},
+                                     .x = act_.n_final,
+                                     .w = out.compute,
+                                     .targets = batch_.targets,
+                                     .grad_scale = scale != nullptr ? scale->loss_scale : 1.0F,
+                                     .accumulate = scale != nullptr && !scale->first});
+    ops::sum(ctx_, {.sum = act_.loss_sum, .x = act_.losses});
+    return *act_.loss_sum.as<double>();
+  }
+
+  void backward(const StepScale& scale) {
+    const Workspace& w = act_.work;
+    ops::rms_norm_backward(ctx_, {.dh = w.dh,
+                                  .dw = parameters_.final_norm.grad,
+                                  .dy = act_.dn_final,
+                                  .dresidual = {},
+                                  .h = act_.h_final,
+                                  .rstd = act_.rstd_final,
+                                  .w = parameters_.final_norm.master});
+    for (std::size_t i = act_.layers.size(); i-- > 0;) {
+      recompute(i);
+      ffn_backward(layer(i), balance(i, scale), !scale.first);
+      attention_backward(layer(i), attention_, !scale.first);
+    }
+    ops::embedding_backward(ctx_,
+                            {.dtable = parameters_.embedding.grad, .dy = w.dh, .ids = batch_.ids});
+  }
+
+  // Adds this micro-batch to the step's statistics.
+  void collect(const StepScale& scale, StepStatistics& statistics) const {
+    for (std::size_t i = first_moe(); i < act_.layers.size(); ++i) {
+      collect_layer(act_.layers[i], balance(i, scale), scale, statistics.layers[i - first_moe()]);
+    }
+  }
+
+ private:
+  std::size_t first_moe() const {
+    return config_.moe.num_experts == 0
+               ? act_.layers.size()
+               : static_cast<std::size_t>(config_.moe.first_k_dense_replace);
+  }
+
+  LayerRun layer(std::size_t i) const {
+    return {ctx_, config_, parameters_.layers[i], act_.layers[i], act_.work, act_.tokens()};
+  }
+
+  RoutingInput routing(std::size_t i, std::int64_t capacity, bool reuse) const {
+    RoutingInput r{{}, capacity, reuse};
+    if (config_.moe.expert_bias_update_rate > 0 && i >= first_moe()) {
+      r.bias = {routers_.bias[i - first_moe()].data(), DType::f32, {config_.moe.num_experts}};
+    }
+    return r;
+  }
+
+  // Makes again what the policy did not keep. The same operations on the same inputs: the same
+  // bits.
+  void recompute(std::size_t i) const {
+    if (act_.keep() == Keep::everything) return;
+    const LayerRun run = layer(i);
+    input_norm(run, {});
+    if (act_.keep() == Keep::layer_inputs) attention_forward(run, attention_);
+    mid_norm(run, act_.keep() == Keep::layer_inputs);
+    ffn_up(run);
+  }
+
+  BalanceScale balance(std::size_t i, const StepScale& scale) const {
+    if (i < first_moe()) return {};
+    const MoeConfig& moe = config_.moe;
+    const LayerActivations& a = act_.layers[i];
+    BalanceScale b;
+    const auto segments = static_cast<double>(a.counts.shape[0]);
+    const double weight = scale.micro_batch_weight;
+    b.aux_scale = static_cast<float>(moe.aux_loss_coeff / segments * weight);
+    b.z_scale = static_cast<float>(moe.z_loss_coeff / static_cast<double>(act_.tokens()) * weight);
+    if (moe.aux_loss_coeff == 0) return b;
+    if (moe.aux_loss_scope == "global_batch") {
+      b.load_fraction = {
+          routers_.load_fraction[i - first_moe()].data(), DType::f32, {1, moe.num_experts}};
+    } else {
+      b.load_fraction = a.fractions;
+    }
+    return b;
+  }
+
+  void collect_layer(const LayerActivations& a, const BalanceScale& balance, const StepScale& scale,
+                     LayerStatistics& s) const {
+    const std::int64_t E = config_.moe.num_experts, S = a.counts.shape[0];
+    const auto* counts = a.counts.as<std::int64_t>();
+    const auto* probs = a.prob_sums.as<double>();
+    const auto* scalars = a.scalars.as<double>();
+    const double segment_tokens = static_cast<double>(act_.tokens()) / static_cast<double>(S);
+    double f_times_p = 0;
+    for (std::int64_t i = 0; i < S * E; ++i) {
+      s.counts[static_cast<std::size_t>(i % E)] += counts[i];
+      if (balance.load_fraction)
+        f_times_p +=
+            static_cast<double>(balance.load_fraction.as<float>()[i]) * probs[i] / segment_tokens;
+    }
+    const double weight = scale.micro_batch_weight;
+    s.aux_loss += weight * config_.moe.aux_loss_coeff * static_cast<double>(E) * f_times_p /
+                  static_cast<double>(S);
+    s.z_loss += weight * config_.moe.z_loss_coeff * scalars[0] / static_cast<double>(act_.tokens());
+    s.entropy_sum += scalars[1];
+    s.top1_share_sum += scalars[2];
+    s.tokens += act_.tokens();
+    s.dropped += a.row_token.numel() - a.expert_offsets.as<std::int32_t>()[E];
+  }
+
+  const Context& ctx_;
+  const ModelConfig& config_;
+  const Parameters& parameters_;
+  const RouterState& routers_;
+  Activations& act_;
+  const Batch& batch_;
+  AttentionInput attention_;
+};
+
+void check_batch(const Activations& act, const Batch& batch) {
+  GRIST_CHECK(batch.ids.numel() == act.tokens(), "batch of {} tokens, activations for {}",
+              batch.ids.numel(), act.tokens());
+}
+
+}  // namespace
+
+Model::Model(const ModelConfig& config, Device device, bool with_gradients, MemoryLedger* ledger)
+    : config_(config),
+      parameters_(config, device, with_gradients, ledger),
+      constants_("constants", device, ledger) {
+  const std::int64_t moe_layers =
+      config.moe.num_experts == 0 ? 0 : config.num_hidden_layers - config.moe.first_k_dense_replace;
+  const auto E = static_cast<std::size_t>(config.moe.num_experts);
+  for (std::int64_t i = 0; i < moe_layers; ++i) {
+    router_state_.bias.emplace_back(E, 0.0F);
+    router_state_.load_fraction.emplace_back(E, 1.0F / static_cast<float>(E));
+  }
+  const Shape shape = {config.max_position_embeddings, config.head_dim};
+  const std::size_t offset = constants_.reserve(DType::f32, shape);
+  constants_.commit();
+  rope_table_ = constants_.view(offset, DType::f32, shape);
+  Context here;
+  here.device = device;
+  ops::rope_table(here, {.table = rope_table_, .theta = config.rope_theta});
+}
+
+void Model::forward_backward(const Context& ctx, Activations& act, const Batch& batch,
+                             const StepScale& scale, StepStatistics& statistics) {
+  check_batch(act, batch);
+  GRIST_CHECK(act.keep() != Keep::nothing, "activations for evaluation cannot run backward");
+  if (statistics.layers.size() != router_state_.bias.size()) {
+    statistics.layers.resize(router_state_.bias.size());
+    for (LayerStatistics& l : statistics.layers)
+      l.counts.assign(static_cast<std::size_t>(config_.moe.num_experts), 0);
+  }
+  if (scale.first) clear_added_gradients(ctx);
+  std::int64_t capacity = 0;
+  if (config_.moe.capacity_factor && config_.moe.num_experts > 0) {
+    const double rows = *config_.moe.capacity_factor *
+                        static_cast<double>(config_.moe.num_experts_per_tok * act.tokens());
+    capacity =
+        static_cast<std::int64_t>(std::ceil(rows / static_cast<double>(config_.moe.num_experts)));
+  }
+  Pass pass(ctx, config_, parameters_, router_state_, act, batch, rope_table_);
+  pass.forward(capacity);
+  statistics.loss_sum += pass.loss(&scale);
+  pass.backward(scale);
+  pass.collect(scale, statistics);
+}
+
+double Model::evaluate(const Context& ctx, Activations& act, const Batch& batch) {
+  check_batch(act, batch);
+  Pass pass(ctx, config_, parameters_, router_state_, act, batch, rope_table_);
+  pass.forward(0);
+  return pass.loss(nullptr);
+}
+
+// Matrices are overwritten by the first micro-batch; norms and an untied embedding are only ever
+// added to.
+void Model::clear_added_gradients(const Context& ctx) {
+  const auto clear = [&](const Parameter& p) {
+    ops::fill(ctx, {.x = reshape(p.grad, {p.grad.numel()}), .value = 0.0F});
+  };
+  for (const LayerParameters& l : parameters_.layers) {
+    clear(l.input_norm);
+    clear(l.post_attention_norm);
+    if (l.q_norm) clear(*l.q_norm);
+    if (l.k_norm) clear(*l.k_norm);
+  }
+  clear(parameters_.final_norm);
+  if (parameters_.head) clear(parameters_.embedding);
+}
+
+void Model::update_router_state(const StepStatistics& statistics) {
+  const double rate = config_.moe.expert_bias_update_rate;
+  for (std::size_t l = 0; l < statistics.layers.size(); ++l) {
+    const std::vector<std::int64_t>& counts = statistics.layers[l].counts;
+    const auto total =
+        static_cast<double>(std::accumulate(counts.begin(), counts.end(), std::int64_t{0}));
+    if (total == 0) continue;
+    const double mean = total / static_cast<double>(counts.size());
+    for (std::size_t e = 0; e < counts.size(); ++e) {
+      const auto load = static_cast<double>(counts[e]);
+      router_state_.load_fraction[l][e] = static_cast<float>(load / total);
+      const double sign = load < mean ? 1.0 : (load > mean ? -1.0 : 0.0);
+      if (rate > 0) router_state_.bias[l][e] += static_cast<float>(rate * sign);
+    }
+  }
+}
+
+}  // namespace grist::nn

@@ -1,0 +1,202 @@
+#include "grist/nn/parameters.h"
+
+#include <algorithm>
+#include <cmath>
+#include <deque>
+
+#include "grist/core/check.h"
+#include "grist/ops/optimizer.h"
+
+namespace grist::nn {
+
+namespace {
+constexpr std::int64_t kAlignElements = 16;  // 64 bytes
+}
+
+// Declares blocks and their named slices first, so that the arenas can be sized; views are filled
+// in by bind().
+struct Parameters::Layout {
+  struct Block {
+    Parameter* parameter;
+    std::int64_t offset;
+    std::size_t compute_offset;
+  };
+  Parameters& p;
+  Device device;
+  std::deque<Block> blocks;
+
+  std::int64_t add(Parameter& param, const Shape& shape, ParameterKind kind, bool compute) {
+    param.shape = shape;
+    param.kind = kind;
+    const std::int64_t offset = p.numel_;
+    p.numel_ += (shape.numel() + kAlignElements - 1) / kAlignElements * kAlignElements;
+    std::size_t compute_offset = 0;
+    if (compute) {
+      param.compute = {.data = nullptr, .device = device, .dtype = DType::f32, .shape = shape};
+      compute_offset = p.compute_arena_.reserve_bytes(ops::weight_bytes(device, DType::f32, shape));
+    }
+    blocks.push_back({&param, offset, compute_offset});
+    return offset;
+  }
+
+  void name(const std::string& name, const Shape& shape, ParameterKind kind, std::int64_t offset,
+            double std) {
+    const bool decay = kind == ParameterKind::matrix || kind == ParameterKind::expert;
+    p.tensors_.push_back({.name = name,
+                          .shape = shape,
+                          .kind = kind,
+                          .decay = decay,
+                          .offset = offset,
+                          .master = {},
+                          .grad = {},
+                          .init_std = static_cast<float>(std)});
+  }
+
+  // A block that is one tensor.
+  void single(Parameter& param, const std::string& full_name, const Shape& shape,
+              ParameterKind kind, double std) {
+    const bool compute = kind == ParameterKind::matrix || kind == ParameterKind::router;
+    name(full_name, shape, kind, add(param, shape, kind, compute), std);
+  }
+
+  // gate rows before up rows.
+  void gate_up(const std::string& prefix, std::int64_t F, std::int64_t D, ParameterKind kind,
+               std::int64_t offset, double std) {
+    name(prefix + "gate_proj.weight", {F, D}, kind, offset, std);
+    name(prefix + "up_proj.weight", {F, D}, kind, offset + F * D, std);
+  }
+
+  void ffn(std::optional<Parameter>& up, std::optional<Parameter>& down, const std::string& prefix,
+           std::int64_t F, std::int64_t D, double std, double out_std) {
+    up.emplace();
+    gate_up(prefix, F, D, ParameterKind::matrix, add(*up, {2 * F, D}, ParameterKind::matrix, true),
+            std);
+    single(down.emplace(), prefix + "down_proj.weight", {D, F}, ParameterKind::matrix, out_std);
+  }
+
+  void experts(LayerParameters& layer, const std::string& prefix, const ModelConfig& c, double std,
+               double out_std) {
+    const std::int64_t E = c.moe.num_experts, F = c.moe.moe_intermediate_size, D = c.hidden_size;
+    const std::int64_t up =
+        add(layer.expert_gate_up.emplace(), {E, 2 * F, D}, ParameterKind::expert, true);
+    const std::int64_t down =
+        add(layer.expert_down.emplace(), {E, D, F}, ParameterKind::expert, true);
+    for (std::int64_t e = 0; e < E; ++e) {
+      const std::string expert = prefix + "experts." + std::to_string(e) + ".";
+      gate_up(expert, F, D, ParameterKind::expert, up + e * 2 * F * D, std);
+      name(expert + "down_proj.weight", {D, F}, ParameterKind::expert, down + e * D * F, out_std);
+    }
+  }
+
+  void layer(LayerParameters& l, std::int64_t index, const ModelConfig& c) {
+    const std::string prefix = "model.layers." + std::to_string(index) + ".";
+    const std::int64_t D = c.hidden_size, Dh = c.head_dim, H = c.num_attention_heads,
+                       Hkv = c.num_key_value_heads;
+    const double std = c.initializer_range;
+    const double out_std = std / std::sqrt(2.0 * static_cast<double>(c.num_hidden_layers));
+    single(l.input_norm, prefix + "input_layernorm.weight", {D}, ParameterKind::norm, 0);
+    single(l.q, prefix + "self_attn.q_proj.weight", {H * Dh, D}, ParameterKind::matrix, std);
+    single(l.k, prefix + "self_attn.k_proj.weight", {Hkv * Dh, D}, ParameterKind::matrix, std);
+    single(l.v, prefix + "self_attn.v_proj.weight", {Hkv * Dh, D}, ParameterKind::matrix, std);
+    if (c.qk_norm) {
+      single(l.q_norm.emplace(), prefix + "self_attn.q_norm.weight", {Dh}, ParameterKind::norm, 0);
+      single(l.k_norm.emplace(), prefix + "self_attn.k_norm.weight", {Dh}, ParameterKind::norm, 0);
+    }
+    single(l.o, prefix + "self_attn.o_proj.weight", {D, H * Dh}, ParameterKind::matrix, out_std);
+    single(l.post_attention_norm, prefix + "post_attention_layernorm.weight", {D},
+           ParameterKind::norm, 0);
+    if (c.moe.num_experts == 0 || index < c.moe.first_k_dense_replace) {
+      ffn(l.gate_up, l.down, prefix + "mlp.", c.intermediate_size, D, std, out_std);
+      return;
+    }
+    single(l.router.emplace(), prefix + "mlp.gate.weight", {c.moe.num_experts, D},
+           ParameterKind::router, std);
+    experts(l, prefix + "mlp.", c, std, out_std);
+    if (c.moe.shared_expert_intermediate_size > 0) {
+      ffn(l.shared_gate_up, l.shared_down, prefix + "mlp.shared_experts.",
+          c.moe.shared_expert_intermediate_size, D, std, out_std);
+    }
+  }
+
+  void bind(bool with_gradients) {
+    for (const Block& b : blocks) {
+      const std::size_t bytes = static_cast<std::size_t>(b.offset) * sizeof(float);
+      b.parameter->master = p.master_arena_.view(bytes, DType::f32, b.parameter->shape);
+      if (with_gradients)
+        b.parameter->grad = p.grad_arena_.view(bytes, DType::f32, b.parameter->shape);
+      if (b.parameter->compute.shape.rank() > 0)
+        b.parameter->compute.data = p.compute_arena_.buffer().data() + b.compute_offset;
+    }
+    for (NamedTensor& t : p.tensors_) {
+      const std::size_t bytes = static_cast<std::size_t>(t.offset) * sizeof(float);
+      t.master = p.master_arena_.view(bytes, DType::f32, t.shape);
+      if (with_gradients) t.grad = p.grad_arena_.view(bytes, DType::f32, t.shape);
+    }
+    std::sort(p.tensors_.begin(), p.tensors_.end(),
+              [](const auto& a, const auto& b) { return a.name < b.name; });
+  }
+};
+
+Parameters::Parameters(const ModelConfig& config, Device device, bool with_gradients,
+                       MemoryLedger* ledger)
+    : layers(static_cast<std::size_t>(config.num_hidden_layers)),
+      master_arena_("parameters (fp32)", device, ledger),
+      grad_arena_("gradients (fp32)", device, ledger),
+      compute_arena_("compute weights", device, ledger) {
+  Layout layout{*this, device, {}};
+  const Shape table = {config.vocab_size, config.hidden_size};
+  const std::int64_t at =
+      layout.add(embedding, table, ParameterKind::embedding, config.tie_word_embeddings);
+  layout.name("model.embed_tokens.weight", table, ParameterKind::embedding, at,
+              config.initializer_range);
+  for (std::size_t i = 0; i < layers.size(); ++i)
+    layout.layer(layers[i], static_cast<std::int64_t>(i), config);
+  layout.single(final_norm, "model.norm.weight", {config.hidden_size}, ParameterKind::norm, 0);
+  if (!config.tie_word_embeddings) {
+    layout.single(head.emplace(), "lm_head.weight", table, ParameterKind::matrix,
+                  config.initializer_range);
+  }
+  master_arena_.reserve(DType::f32, {numel_});
+  master_arena_.commit();
+  if (with_gradients) {
+    grad_arena_.reserve(DType::f32, {numel_});
+    grad_arena_.commit();
+  }
+  compute_arena_.commit();
+  layout.bind(with_gradients);
+}
+
+void Parameters::initialize(const Context& ctx, std::uint64_t seed) {
+  for (const NamedTensor& t : tensors_) {
+    const TensorView flat = reshape(t.master, {t.shape.numel()});
+    if (t.init_std == 0.0F) {
+      ops::fill(ctx, {.x = flat, .value = 1.0F});
+    } else {
+      ops::normal_init(ctx, {.x = flat, .std = t.init_std, .seed = seed, .name = t.name.c_str()});
+    }
+  }
+}
+
+template <class F> void Parameters::for_each_compute(F&& f) {
+  const auto visit = [&](Parameter& p) {
+    if (p.compute) f(p);
+  };
+  const auto maybe = [&](std::optional<Parameter>& p) {
+    if (p) visit(*p);
+  };
+  visit(embedding);
+  for (LayerParameters& l : layers) {
+    for (Parameter* p : {&l.q, &l.k, &l.v, &l.o}) visit(*p);
+    for (auto* p : {&l.gate_up, &l.down, &l.router, &l.expert_gate_up, &l.expert_down,
+                    &l.shared_gate_up, &l.shared_down})
+      maybe(*p);
+  }
+  maybe(head);
+}
+
+void Parameters::refresh(const Context& ctx) {
+  for_each_compute(
+      [&](Parameter& p) { ops::refresh_weight(ctx, {.out = p.compute, .master = p.master}); });
+}
+
+}  // namespace grist::nn
