@@ -44,19 +44,11 @@ GRIST_INLINE void broadcast(Lanes& v, float s) {
 }
 
 // Lane i + 8 is added to lane i, then 4, 2, 1.
-GRIST_INLINE float sum(const Lanes& v) {
+GRIST_INLINE float sum_lanes(const Lanes& v) {
   float t[kLanes];
   std::memcpy(t, &v, sizeof v);
   for (int width = 8; width > 0; width /= 2)
     for (int i = 0; i < width; ++i) t[i] += t[i + width];
-  return t[0];
-}
-
-GRIST_INLINE float max(const Lanes& v) {
-  float t[kLanes];
-  std::memcpy(t, &v, sizeof v);
-  for (int width = 8; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) t[i] = t[i] > t[i + width] ? t[i] : t[i + width];
   return t[0];
 }
 

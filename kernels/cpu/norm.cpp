@@ -39,7 +39,7 @@ GRIST_CLONES float forward_row(const ForwardRow& r, std::int64_t D, float eps) {
     if (r.h != nullptr) store(r.h + d, h, D - d);
     squares += h * h;
   }
-  const float rstd = 1.0F / std::sqrt(sum(squares) / static_cast<float>(D) + eps);
+  const float rstd = 1.0F / std::sqrt(sum_lanes(squares) / static_cast<float>(D) + eps);
   const float* source = r.h != nullptr ? r.h : r.x;
   for (std::int64_t d = 0; d < D; d += kLanes) {
     Lanes h, w;
@@ -71,7 +71,7 @@ GRIST_CLONES void backward_row(const BackwardRow& r, std::int64_t D) {
     products += (dy * w) * h;
     store(r.dw + d, dw + dy * (h * r.rstd), D - d);
   }
-  const float c = sum(products) / static_cast<float>(D) * (r.rstd * r.rstd);
+  const float c = sum_lanes(products) / static_cast<float>(D) * (r.rstd * r.rstd);
   for (std::int64_t d = 0; d < D; d += kLanes) {
     Lanes dy, h, w;
     load(dy, r.dy + d, D - d);
