@@ -1,1 +1,269 @@
-// Filled in by the family's own commit.
+// Matrix multiplication, CPU: choice of instruction set, packing, blocks, tiles over threads.
+//
+// A block of A is copied into a workspace 256 of the summed dim at a time (gathering its rows on
+// the way), then every panel of B is multiplied with all its rows: the 32 KiB of a panel's part
+// stay in L1, the copy of A in L2, C is stored and loaded again between parts, which keeps each
+// output one chain.
+#include "kernels/cpu/matmul.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace grist::cpu {
+
+// ---- instruction sets -------------------------------------------------------------------------
+
+extern const IsaKernels kPortableKernels;
+#ifdef GRIST_X86_KERNELS
+extern const IsaKernels kAvx2Kernels;
+extern const IsaKernels kAvx512Kernels;
+#endif
+
+const IsaKernels* isa_kernels(Isa isa) {
+#ifdef GRIST_X86_KERNELS
+  if (isa == Isa::avx512) {
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") ? &kAvx512Kernels
+                                                                                   : nullptr;
+  }
+  if (isa == Isa::avx2) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &kAvx2Kernels
+                                                                           : nullptr;
+  }
+#endif
+  return isa == Isa::portable ? &kPortableKernels : nullptr;
+}
+
+const IsaKernels& native_kernels() {
+  static const IsaKernels& best = []() -> const IsaKernels& {
+    for (const Isa isa : {Isa::avx512, Isa::avx2}) {
+      if (const IsaKernels* k = isa_kernels(isa)) return *k;
+    }
+    return kPortableKernels;
+  }();
+  return best;
+}
+
+// ---- packing ----------------------------------------------------------------------------------
+
+std::int64_t panel_floats(std::int64_t depth, std::int64_t cols) {
+  return (cols + kPanelColumns - 1) / kPanelColumns * kPanelColumns * depth;
+}
+
+void pack_panels(float* out, const Rows& b, std::int64_t depth, std::int64_t cols) {
+  for (std::int64_t col = 0; col < cols; col += kPanelColumns) {
+    const std::int64_t n = std::min(kPanelColumns, cols - col);
+    for (std::int64_t k = 0; k < depth; ++k, out += kPanelColumns) {
+      const float* from = b[k] + col;
+      if (n == kPanelColumns) {
+        std::memcpy(out, from, kPanelColumns * sizeof(float));
+      } else {
+        std::fill(std::copy_n(from, n, out), out + kPanelColumns, 0.0F);
+      }
+    }
+  }
+}
+
+void pack_panels_transposed(float* out, const Rows& w, std::int64_t depth, std::int64_t cols) {
+  constexpr std::int64_t kRun = 16;  // one cache line of each source row at a time
+  for (std::int64_t col = 0; col < cols; col += kPanelColumns, out += depth * kPanelColumns) {
+    const std::int64_t n = std::min(kPanelColumns, cols - col);
+    if (n < kPanelColumns) std::fill_n(out, depth * kPanelColumns, 0.0F);
+    for (std::int64_t begin = 0; begin < depth; begin += kRun) {
+      const std::int64_t end = std::min(depth, begin + kRun);
+      for (std::int64_t j = 0; j < n; ++j) {
+        const float* from = w[col + j];
+        for (std::int64_t k = begin; k < end; ++k) out[k * kPanelColumns + j] = from[k];
+      }
+    }
+  }
+}
+
+// ---- inside one task --------------------------------------------------------------------------
+
+namespace {
+constexpr std::int64_t kMaxTransposedRows = 256;
+static_assert(kMaxTransposedRows <= kRowStride);
+}  // namespace
+
+std::int64_t block_workspace_floats() {
+  return std::max(kMaxBlockRows * kRowStride, kDepthBlock * (kRowStride + kPanelColumns));
+}
+
+void multiply_block(const IsaKernels& isa, const BlockMultiply& m, float* workspace) {
+  for (std::int64_t row = 0; row < m.rows; row += kMaxBlockRows) {
+    const std::int64_t rows = std::min(kMaxBlockRows, m.rows - row);
+    const Rows a = m.a.from(row);
+    // Depth 0 still has to write the zeros.
+    for (std::int64_t k = 0; k == 0 || k < m.depth; k += kDepthBlock) {
+      const std::int64_t depth = std::min(kDepthBlock, m.depth - k);
+      const auto bytes = static_cast<std::size_t>(depth) * sizeof(float);
+      for (std::int64_t i = 0; i < rows; ++i)
+        std::memcpy(workspace + i * kRowStride, a[i] + k, bytes);
+      isa.multiply_rows({.c = m.c + row * m.c_stride,
+                         .c_stride = m.c_stride,
+                         .a = workspace,
+                         .a_stride = kRowStride,
+                         .b = m.panels + k * kPanelColumns,
+                         .b_stride = m.depth * kPanelColumns,
+                         .rows = rows,
+                         .cols = m.cols,
+                         .depth = depth,
+                         .accumulate = m.accumulate || k > 0});
+    }
+  }
+}
+
+void multiply_transposed_block(const IsaKernels& isa, const TransposedBlockMultiply& m,
+                               float* workspace) {
+  float* panel = workspace + kDepthBlock * kRowStride;
+  for (std::int64_t row = 0; row < m.rows; row += kMaxTransposedRows) {
+    const std::int64_t rows = std::min(kMaxTransposedRows, m.rows - row);
+    const auto bytes = static_cast<std::size_t>(rows) * sizeof(float);
+    for (std::int64_t k = 0; k == 0 || k < m.depth; k += kDepthBlock) {
+      const std::int64_t depth = std::min(kDepthBlock, m.depth - k);
+      const Rows a = m.a.from(k);
+      Rows b = m.b.from(k);
+      for (std::int64_t i = 0; i < depth; ++i)
+        std::memcpy(workspace + i * kRowStride, a[i] + row, bytes);
+      for (std::int64_t col = 0; col < m.cols; col += kPanelColumns, b.data += kPanelColumns) {
+        const std::int64_t cols = std::min(kPanelColumns, m.cols - col);
+        pack_panels(panel, b, depth, cols);
+        isa.multiply_columns({.c = m.c + row * m.c_stride + col,
+                              .c_stride = m.c_stride,
+                              .a = workspace,
+                              .a_stride = kRowStride,
+                              .b = panel,
+                              .b_stride = 0,
+                              .rows = rows,
+                              .cols = cols,
+                              .depth = depth,
+                              .accumulate = m.accumulate || k > 0});
+      }
+    }
+  }
+}
+
+// ---- over threads -----------------------------------------------------------------------------
+
+namespace {
+
+constexpr std::int64_t kMinTileRows = 28;
+
+std::int64_t pieces(std::int64_t n, std::int64_t most) {
+  return (n + most - 1) / most;
+}
+
+// How a plan's rectangles are cut; independent of results, so it may depend on the threads.
+struct Cut {
+  std::int64_t max_rows, col_step;
+};
+
+std::int64_t count_tiles(const TilePlan& plan, const Cut& cut) {
+  std::int64_t row_pieces = 0;
+  for (std::size_t g = 0; g + 1 < plan.offsets.size(); ++g)
+    row_pieces += pieces(plan.offsets[g + 1] - plan.offsets[g], cut.max_rows);
+  return row_pieces * pieces(plan.cols, cut.col_step);
+}
+
+std::int64_t column_step(const TilePlan& plan, std::int64_t max_cols) {
+  const std::int64_t even = pieces(plan.cols, pieces(plan.cols, max_cols));
+  return pieces(even, plan.min_cols) * plan.min_cols;
+}
+
+// Halves columns, then rows, until every thread has a few tiles to balance with.
+Cut choose_cut(const TilePlan& plan, int workers) {
+  Cut cut{plan.max_rows, column_step(plan, std::max(plan.max_cols, plan.min_cols))};
+  if (workers == 1) return cut;
+  while (count_tiles(plan, cut) < 4 * workers) {
+    if (cut.col_step > plan.min_cols) {
+      cut.col_step = column_step(plan, std::max(plan.min_cols, cut.col_step / 2));
+    } else if (cut.max_rows > kMinTileRows) {
+      cut.max_rows = std::max(kMinTileRows, cut.max_rows / 2);
+    } else {
+      break;
+    }
+  }
+  return cut;
+}
+
+}  // namespace
+
+std::span<const Tile> plan_tiles(const Context& ctx, const TilePlan& plan) {
+  if (plan.cols == 0) return {};
+  const Cut cut = choose_cut(plan, ctx.num_workers());
+  const std::int64_t count = count_tiles(plan, cut);
+  Tile* tiles = ctx.scratch->allocate<Tile>(count);
+  Tile* next = tiles;
+  for (std::size_t g = 0; g + 1 < plan.offsets.size(); ++g) {
+    const std::int64_t first = plan.offsets[g], rows = plan.offsets[g + 1] - first;
+    const std::int64_t cuts = pieces(rows, cut.max_rows);
+    for (std::int64_t col = 0; col < plan.cols && rows > 0; col += cut.col_step) {
+      for (std::int64_t i = 0; i < cuts; ++i) {
+        *next++ = {.group = static_cast<std::int32_t>(g),
+                   .row_begin = static_cast<std::int32_t>(first + rows * i / cuts),
+                   .row_end = static_cast<std::int32_t>(first + rows * (i + 1) / cuts),
+                   .col_begin = static_cast<std::int32_t>(col),
+                   .col_end = static_cast<std::int32_t>(std::min(plan.cols, col + cut.col_step))};
+      }
+    }
+  }
+  return {tiles, static_cast<std::size_t>(next - tiles)};
+}
+
+void for_each_tile(const Context& ctx, std::span<const Tile> tiles,
+                   const std::function<void(const Tile&, float*)>& task) {
+  const std::int64_t floats = block_workspace_floats();
+  float* workspaces = ctx.scratch->allocate<float>(floats * ctx.num_workers());
+  parallel_for(ctx, static_cast<std::int64_t>(tiles.size()), [&](std::int64_t i, int worker) {
+    task(tiles[static_cast<std::size_t>(i)], workspaces + worker * floats);
+  });
+}
+
+void multiply_grouped(const Context& ctx, const GroupedMultiply& m) {
+  const ScratchScope scope(ctx.scratch);
+  const IsaKernels& isa = native_kernels();
+  const auto tiles = plan_tiles(ctx, {.offsets = m.offsets, .cols = m.cols});
+  for_each_tile(ctx, tiles, [&](const Tile& t, float* workspace) {
+    multiply_block(isa,
+                   {.c = m.c + t.row_begin * m.cols + t.col_begin,
+                    .c_stride = m.cols,
+                    .a = m.a.from(t.row_begin),
+                    .panels = m.panels + t.group * m.group_floats + t.col_begin * m.depth,
+                    .rows = t.row_end - t.row_begin,
+                    .cols = t.col_end - t.col_begin,
+                    .depth = m.depth,
+                    .accumulate = m.accumulate},
+                   workspace);
+  });
+}
+
+void multiply_grouped_transposed(const Context& ctx, const GroupedTransposedMultiply& m) {
+  const ScratchScope scope(ctx.scratch);
+  const IsaKernels& isa = native_kernels();
+  // The tiles cut the outputs, of which every group has the same number.
+  auto* outputs = ctx.scratch->allocate<std::int32_t>(static_cast<std::int64_t>(m.offsets.size()));
+  for (std::size_t g = 0; g < m.offsets.size(); ++g)
+    outputs[g] = static_cast<std::int32_t>(static_cast<std::int64_t>(g) * m.rows);
+  const auto tiles = plan_tiles(ctx, {.offsets = {outputs, m.offsets.size()},
+                                      .cols = m.cols,
+                                      .max_rows = kMaxTransposedRows,
+                                      .max_cols = 1024});
+  for_each_tile(ctx, tiles, [&](const Tile& t, float* workspace) {
+    const std::int64_t first = m.offsets[static_cast<std::size_t>(t.group)];
+    Rows a = m.a.from(first), b = m.b.from(first);
+    a.data += t.row_begin - t.group * m.rows;
+    b.data += t.col_begin;
+    multiply_transposed_block(isa,
+                              {.c = m.c + t.row_begin * m.cols + t.col_begin,
+                               .c_stride = m.cols,
+                               .a = a,
+                               .b = b,
+                               .rows = t.row_end - t.row_begin,
+                               .cols = t.col_end - t.col_begin,
+                               .depth = m.offsets[static_cast<std::size_t>(t.group) + 1] - first,
+                               .accumulate = m.accumulate},
+                              workspace);
+  });
+}
+
+}  // namespace grist::cpu
