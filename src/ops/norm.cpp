@@ -1,1 +1,44 @@
-// Filled in by the family's own commit.
+#include "grist/ops/norm.h"
+
+#include "operand.h"
+
+namespace grist::ops {
+
+void rms_norm_forward(const Context& ctx, const RmsNormForward& a) {
+  constexpr const char* kOp = "rms_norm_forward";
+  require_rank(kOp, "x", a.x, 2);
+  const Shape shape = a.x.shape;
+  const std::int64_t N = shape[0];
+  const std::int64_t D = shape[1];
+  require(kOp, "x", a.x, DType::f32, shape);
+  require(kOp, "y", a.y, DType::f32, shape);
+  require(kOp, "rstd", a.rstd, DType::f32, {N});
+  require(kOp, "w", a.w, DType::f32, {D});
+  require_if_given(kOp, "residual", a.residual, DType::f32, shape);
+  require_if_given(kOp, "h", a.h, DType::f32, shape);
+  GRIST_CHECK(D > 0, "{}: rows without elements", kOp);
+  if (N == 0) return;
+  GRIST_CHECK(!a.residual || a.h, "{}: a residual needs h, where the sum goes", kOp);
+  GRIST_DISPATCH(rms_norm_forward, ctx, a);
+}
+
+void rms_norm_backward(const Context& ctx, const RmsNormBackward& a) {
+  constexpr const char* kOp = "rms_norm_backward";
+  require_rank(kOp, "h", a.h, 2);
+  const Shape shape = a.h.shape;
+  const std::int64_t N = shape[0];
+  const std::int64_t D = shape[1];
+  require(kOp, "h", a.h, DType::f32, shape);
+  require(kOp, "dh", a.dh, DType::f32, shape);
+  require(kOp, "dy", a.dy, DType::f32, shape);
+  require(kOp, "dw", a.dw, DType::f32, {D});
+  require(kOp, "rstd", a.rstd, DType::f32, {N});
+  require(kOp, "w", a.w, DType::f32, {D});
+  require_if_given(kOp, "dresidual", a.dresidual, DType::f32, shape);
+  require_scratch(kOp, ctx);
+  GRIST_CHECK(D > 0, "{}: rows without elements", kOp);
+  if (N == 0) return;
+  GRIST_DISPATCH(rms_norm_backward, ctx, a);
+}
+
+}  // namespace grist::ops

@@ -1,1 +1,30 @@
-// Filled in by the family's own commit.
+#include "grist/ops/swiglu.h"
+
+#include "operand.h"
+
+namespace grist::ops {
+
+void swiglu_forward(const Context& ctx, const SwigluForward& a) {
+  constexpr const char* kOp = "swiglu_forward";
+  require_rank(kOp, "a", a.a, 2);
+  const std::int64_t N = a.a.shape[0];
+  const std::int64_t F = a.a.shape[1];
+  require(kOp, "a", a.a, DType::f32, {N, F});
+  require(kOp, "z", a.z, DType::f32, {N, 2 * F});
+  if (N == 0) return;
+  GRIST_DISPATCH(swiglu_forward, ctx, a);
+}
+
+void swiglu_backward(const Context& ctx, const SwigluBackward& a) {
+  constexpr const char* kOp = "swiglu_backward";
+  require_rank(kOp, "da", a.da, 2);
+  const std::int64_t N = a.da.shape[0];
+  const std::int64_t F = a.da.shape[1];
+  require(kOp, "da", a.da, DType::f32, {N, F});
+  require(kOp, "dz", a.dz, DType::f32, {N, 2 * F});
+  require(kOp, "z", a.z, DType::f32, {N, 2 * F});
+  if (N == 0) return;
+  GRIST_DISPATCH(swiglu_backward, ctx, a);
+}
+
+}  // namespace grist::ops

@@ -1,1 +1,294 @@
-// Filled in by the family's own commit.
+#include "grist/ops/attention.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "grist/core/error.h"
+#include "support/compare.h"
+#include "support/gradient.h"
+
+namespace grist {
+namespace {
+
+using test::close;
+using test::CpuContext;
+using test::normals;
+using test::tolerance;
+using test::view;
+using test::widen;
+using Doubles = std::vector<double>;
+using Lengths = std::vector<std::int32_t>;
+
+struct Case {
+  Lengths q, k;  // per document
+  std::int64_t H, Hkv, Dh;
+};
+
+Lengths starts(const Lengths& lengths) {
+  Lengths cu{0};
+  for (const std::int32_t n : lengths) cu.push_back(cu.back() + n);
+  return cu;
+}
+
+// Naive float64 softmax attention; with do_ also its gradients.
+struct Judge {
+  Judge(const Case& c_in, Doubles q_in, Doubles k_in, Doubles v_in)
+      : c(c_in), q(std::move(q_in)), k(std::move(k_in)), v(std::move(v_in)) {}
+
+  void forward() { visit_rows({}); }
+  void backward(const Doubles& do_) {
+    dq.assign(q.size(), 0);
+    dk.assign(k.size(), 0);
+    dv.assign(v.size(), 0);
+    visit_rows(do_);
+  }
+  void visit_rows(const Doubles& do_) {
+    o.assign(q.size(), 0);
+    lse.assign(q.size() / static_cast<std::size_t>(c.Dh), 0);
+    const Lengths cu_q = starts(c.q), cu_k = starts(c.k);
+    for (std::size_t s = 0; s < c.q.size(); ++s)
+      for (std::int64_t i = 0; i < c.q[s]; ++i)
+        for (std::int64_t h = 0; h < c.H; ++h)
+          row(cu_q[s] + i, cu_k[s], std::max<std::int64_t>(0, i + 1 + c.k[s] - c.q[s]), h, do_);
+  }
+  void row(std::int64_t i, std::int64_t first, std::int64_t n, std::int64_t h, const Doubles& do_) {
+    const std::size_t qi = static_cast<std::size_t>((i * c.H + h) * c.Dh);
+    const auto at = [&](std::int64_t j) {
+      return static_cast<std::size_t>(((first + j) * c.Hkv + h / (c.H / c.Hkv)) * c.Dh);
+    };
+    const auto Dh = static_cast<std::size_t>(c.Dh);
+    Doubles p(static_cast<std::size_t>(n));
+    double sum = 0;
+    for (std::int64_t j = 0; j < n; ++j) {
+      double score = 0;
+      for (std::size_t d = 0; d < Dh; ++d) score += q[qi + d] * k[at(j) + d];
+      sum += p[static_cast<std::size_t>(j)] = std::exp(scale * score);
+    }
+    lse[qi / Dh] = std::log(sum);
+    double delta = 0;
+    for (std::int64_t j = 0; j < n; ++j)
+      for (std::size_t d = 0; d < Dh; ++d)
+        o[qi + d] += p[static_cast<std::size_t>(j)] / sum * v[at(j) + d];
+    if (do_.empty()) return;
+    for (std::size_t d = 0; d < Dh; ++d) delta += do_[qi + d] * o[qi + d];
+    for (std::int64_t j = 0; j < n; ++j) {
+      const double pj = p[static_cast<std::size_t>(j)] / sum;
+      double dp = 0;
+      for (std::size_t d = 0; d < Dh; ++d) dp += do_[qi + d] * v[at(j) + d];
+      const double ds = scale * pj * (dp - delta);
+      for (std::size_t d = 0; d < Dh; ++d) {
+        dq[qi + d] += ds * k[at(j) + d];
+        dk[at(j) + d] += ds * q[qi + d];
+        dv[at(j) + d] += pj * do_[qi + d];
+      }
+    }
+  }
+
+  Case c;
+  double scale = 1;
+  Doubles q, k, v, o, lse, dq, dk, dv;
+};
+
+// The operation under test, with every operand.
+struct Run {
+  explicit Run(const Case& c_in, float size = 1.0F)
+      : c(c_in), cu_q(starts(c.q)), cu_k(starts(c.k)), Nq(cu_q.back()), Nk(cu_k.back()) {
+    q = normals(Nq * c.H * c.Dh, "q", size);
+    k = normals(Nk * c.Hkv * c.Dh, "k", size);
+    v = normals(Nk * c.Hkv * c.Dh, "v");
+    do_ = normals(Nq * c.H * c.Dh, "do");
+    o = dq = std::vector<float>(q.size(), 99.0F);
+    dk = dv = std::vector<float>(k.size(), 99.0F);
+    lse.assign(static_cast<std::size_t>(Nq * c.H), 99.0F);
+    scale = 1.0F / std::sqrt(static_cast<float>(c.Dh));
+  }
+  ops::AttentionForward forward_args() {
+    const auto S = static_cast<std::int64_t>(cu_q.size());
+    return {.o = view(o, {Nq, c.H, c.Dh}),
+            .lse = view(lse, {Nq, c.H}),
+            .q = view(std::as_const(q), {Nq, c.H, c.Dh}),
+            .k = view(std::as_const(k), {Nk, c.Hkv, c.Dh}),
+            .v = view(std::as_const(v), {Nk, c.Hkv, c.Dh}),
+            .cu_seqlens_q = view(std::as_const(cu_q), {S}),
+            .cu_seqlens_k = view(std::as_const(cu_k), {S}),
+            .scale = scale};
+  }
+  ops::AttentionBackward backward_args() {
+    const ops::AttentionForward f = forward_args();
+    return {.dq = view(dq, f.q.shape),
+            .dk = view(dk, f.k.shape),
+            .dv = view(dv, f.k.shape),
+            .do_ = view(std::as_const(do_), f.q.shape),
+            .o = f.o,
+            .lse = f.lse,
+            .q = f.q,
+            .k = f.k,
+            .v = f.v,
+            .cu_seqlens_q = f.cu_seqlens_q,
+            .cu_seqlens_k = f.cu_seqlens_k,
+            .scale = scale};
+  }
+  void run(const Context& ctx) {
+    ops::attention_forward(ctx, forward_args());
+    ops::attention_backward(ctx, backward_args());
+  }
+  Judge judge() const {
+    Judge j(c, widen(q), widen(k), widen(v));
+    j.scale = static_cast<double>(scale);
+    return j;
+  }
+
+  Case c;
+  Lengths cu_q, cu_k;
+  std::int64_t Nq, Nk;
+  std::vector<float> q, k, v, do_, o, lse, dq, dk, dv;
+  float scale;
+};
+
+class Attention : public ::testing::TestWithParam<Case> {};
+
+TEST_P(Attention, MatchesNaiveSoftmax) {
+  const Case c = GetParam();
+  const CpuContext ctx;
+  Run run(c);
+
+  run.run(*ctx);
+
+  Judge judge = run.judge();
+  judge.backward(widen(run.do_));
+  const std::int64_t longest = c.k.empty() ? 1 : *std::max_element(c.k.begin(), c.k.end());
+  EXPECT_TRUE(close(run.o, judge.o, {1e-5, 2e-6}));
+  EXPECT_TRUE(close(run.lse, judge.lse, {2e-6, 2e-6}));
+  EXPECT_TRUE(close(run.dq, judge.dq, tolerance(c.Dh)));
+  EXPECT_TRUE(close(run.dk, judge.dk, tolerance(longest * c.H / c.Hkv)));
+  EXPECT_TRUE(close(run.dv, judge.dv, tolerance(longest * c.H / c.Hkv)));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, Attention,
+    ::testing::Values(Case{{}, {}, 1, 1, 8},                       // no documents
+                      Case{{0}, {0}, 2, 1, 8},                     // an empty one
+                      Case{{1}, {1}, 1, 1, 1},                     // one of everything
+                      Case{{5}, {5}, 1, 1, 16},                    // shorter than a block
+                      Case{{64, 65, 63}, {64, 65, 63}, 2, 2, 32},  // block edges
+                      Case{{130, 1, 0, 77, 1}, {130, 1, 0, 77, 1}, 4, 2, 24},
+                      Case{{33, 0, 200}, {33, 0, 200}, 4, 1, 40},  // GQA 4
+                      Case{{300}, {300}, 1, 1, 64}, Case{{97}, {97}, 2, 1, 128},
+                      Case{{1, 1, 1}, {70, 1, 200}, 4, 2, 32},  // decoding
+                      Case{{7, 40}, {100, 40}, 2, 1, 48},       // a chunk after a cache
+                      Case{{3, 0}, {0, 5}, 2, 2, 8},            // no keys; no queries
+                      Case{{70, 9}, {10, 4}, 2, 1, 16}));       // first queries see none
+
+TEST(AttentionGradient, EqualsFiniteDifferences) {
+  const Case c{{4, 1, 3}, {4, 1, 5}, 2, 1, 3};
+  const CpuContext ctx;
+  Run run(c);
+
+  run.run(*ctx);
+
+  Judge judge = run.judge();
+  const Doubles do_ = widen(run.do_);
+  const auto loss = [&] {
+    judge.forward();
+    return test::dot(judge.o, do_);
+  };
+  EXPECT_TRUE(close(run.dq, test::numeric_gradient(judge.q, loss), {1e-5, 1e-5}));
+  EXPECT_TRUE(close(run.dk, test::numeric_gradient(judge.k, loss), {1e-5, 1e-5}));
+  EXPECT_TRUE(close(run.dv, test::numeric_gradient(judge.v, loss), {1e-5, 1e-5}));
+}
+
+TEST(AttentionBits, DoNotDependOnThreads) {
+  const Case c{{150, 3, 90}, {150, 3, 90}, 4, 2, 20};
+  const CpuContext one(1), two(2);
+  Run a(c), b(c);
+  a.run(*one);
+  b.run(*two);
+  EXPECT_EQ(a.o, b.o);
+  EXPECT_EQ(a.lse, b.lse);
+  EXPECT_EQ(a.dq, b.dq);
+  EXPECT_EQ(a.dk, b.dk);
+  EXPECT_EQ(a.dv, b.dv);
+}
+
+// A document gives the same bits alone as among others, and a query the same bits when it is
+// decoded alone, against the keys before it.
+TEST(AttentionBits, DoNotDependOnNeighbours) {
+  const CpuContext ctx;
+  const std::int64_t H = 2, Dh = 24, width = H * Dh;
+  Run all(Case{{70, 131}, {70, 131}, H, H, Dh});
+  all.run(*ctx);
+  const auto part = [&](const std::vector<float>& x, std::int64_t begin, std::int64_t end) {
+    return std::vector<float>(x.begin() + begin * width, x.begin() + end * width);
+  };
+
+  Run alone(Case{{131}, {131}, H, H, Dh});
+  alone.q = part(all.q, 70, 201);
+  alone.k = part(all.k, 70, 201);
+  alone.v = part(all.v, 70, 201);
+  alone.do_ = part(all.do_, 70, 201);
+  alone.run(*ctx);
+  EXPECT_EQ(alone.o, part(all.o, 70, 201));
+  EXPECT_EQ(alone.dq, part(all.dq, 70, 201));
+  EXPECT_EQ(alone.dk, part(all.dk, 70, 201));
+  EXPECT_EQ(alone.dv, part(all.dv, 70, 201));
+
+  for (const std::int32_t i : {0, 63, 64, 130}) {
+    Run decode(Case{{1}, {i + 1}, H, H, Dh});
+    decode.q = part(all.q, 70 + i, 71 + i);
+    decode.k = part(all.k, 70, 71 + i);
+    decode.v = part(all.v, 70, 71 + i);
+    ops::attention_forward(*ctx, decode.forward_args());
+    EXPECT_EQ(decode.o, part(all.o, 70 + i, 71 + i)) << "query " << i;
+  }
+}
+
+TEST(AttentionExtremes, LargeScoresStayFinite) {
+  const Case c{{80}, {80}, 1, 1, 32};
+  const CpuContext ctx;
+  Run run(c, 100.0F);  // scores of the order of 1e4
+  run.run(*ctx);
+  for (const auto* x : {&run.o, &run.lse, &run.dq, &run.dk, &run.dv})
+    for (const float value : *x) ASSERT_TRUE(std::isfinite(value));
+  // Query 0 sees key 0 alone.
+  for (std::size_t d = 0; d < 32; ++d) EXPECT_FLOAT_EQ(run.o[d], run.v[d]);
+}
+
+TEST(AttentionExtremes, NanInOneDocumentStaysThere) {
+  const Case c{{40, 40}, {40, 40}, 1, 1, 8};
+  const CpuContext ctx;
+  Run run(c);
+  run.q[0] = std::numeric_limits<float>::quiet_NaN();
+  run.run(*ctx);
+  EXPECT_TRUE(std::isnan(run.o[0]));
+  for (std::size_t i = 8; i < run.o.size(); ++i) ASSERT_FALSE(std::isnan(run.o[i]));
+  for (std::size_t i = 320; i < run.dk.size(); ++i) ASSERT_FALSE(std::isnan(run.dk[i]));
+}
+
+TEST(AttentionErrors, RejectsBrokenContracts) {
+  const CpuContext ctx;
+  Run run(Case{{3, 2}, {3, 2}, 2, 1, 8});
+  EXPECT_NO_THROW(run.run(*ctx));
+  auto wrong = run.forward_args();
+  wrong.o.shape = {5, 1, 16};
+  EXPECT_THROW(ops::attention_forward(*ctx, wrong), Error);
+  wrong = run.forward_args();
+  wrong.k.dtype = DType::bf16;
+  EXPECT_THROW(ops::attention_forward(*ctx, wrong), Error);
+  Run heads(Case{{2}, {2}, 3, 2, 8});
+  EXPECT_THROW(heads.run(*ctx), Error);
+  for (const Lengths& cu : {Lengths{0, 3, 4}, Lengths{1, 3, 5}, Lengths{0, 6, 5}}) {
+    run.cu_q = cu;
+    EXPECT_THROW(ops::attention_forward(*ctx, run.forward_args()), Error);
+    EXPECT_THROW(ops::attention_backward(*ctx, run.backward_args()), Error);
+  }
+  run.cu_q = {0, 3, 5};
+  Context bare;
+  EXPECT_THROW(ops::attention_forward(bare, run.forward_args()), Error);
+}
+
+}  // namespace
+}  // namespace grist
