@@ -13,13 +13,15 @@
 
 namespace grist::ops {
 
+constexpr std::int64_t kMaxExperts = 4096;  // rows of logits are held on the stack
+
 enum class ScoreFunction : std::uint8_t { softmax, sigmoid };
 
 struct RouterMode {
   ScoreFunction score = ScoreFunction::softmax;
   bool pre_softmax = false;
   bool norm_topk = false;
-  float routed_scale = 1.0F;
+  float routed_scale = 1.0F;  // > 0
 };
 
 struct RouterForward {
@@ -39,7 +41,7 @@ struct RouterStatistics {
       counts;  // out (S, E) i64  tokens that chose e (bias included in the choice), before any drop
   TensorView prob_sums;  // out (S, E) f64  sum of q
   TensorView scalars;  // out (3) f64     sum over tokens of: logsumexp(l)^2, entropy of q in nats,
-                       // weight share of the best expert
+                       // share of the largest of a token's weights
   ConstTensorView logits;   // in  (N, E) f32
   ConstTensorView ids;      // in  (N, K) i32
   ConstTensorView weights;  // in  (N, K) f32
