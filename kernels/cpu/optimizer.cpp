@@ -1,1 +1,161 @@
-// Filled in by the family's own commit.
+// AdamW and the reductions around it, CPU.
+//
+// Shapes    flat f32 vectors of any length; partial sums f64.
+// Numerics  element-wise work is the same for every element wherever chunks fall. A sum over a
+// chunk
+//           keeps kLanes double sums (element i belongs to lane i mod kLanes), added by a tree, so
+//           its bits depend on the chunk alone; chunks are kNormChunk elements.
+// See       tests/ops/optimizer_test.cpp.
+#include <algorithm>
+#include <cmath>
+
+#include "grist/core/random.h"
+#include "kernels/backends.h"
+
+namespace grist::cpu {
+namespace {
+
+constexpr std::int64_t kTask = 16 * 1024;  // elements a task of element-wise work
+constexpr int kLanes = 16;
+
+// body(begin, end) over [0, n) in tasks.
+template <class Body> void for_ranges(const Context& ctx, std::int64_t n, const Body& body) {
+  parallel_for(ctx, (n + kTask - 1) / kTask, [&](std::int64_t task, int /*worker*/) {
+    body(task * kTask, std::min(n, (task + 1) * kTask));
+  });
+}
+
+struct AdamStep {
+  float clip, lr, beta1, beta2, rest1, rest2, correction1, correction2, eps, decay;
+};
+
+// One block of exactly `n` elements; plain pointers and a constant n let the compiler vectorise.
+inline void update(float* __restrict p, float* __restrict m, float* __restrict v,
+                   const float* __restrict grad, int n, AdamStep s) {
+  for (int i = 0; i < n; ++i) {
+    const float g = grad[i] * s.clip;
+    const float m_new = s.beta1 * m[i] + s.rest1 * g;
+    const float v_new = s.beta2 * v[i] + s.rest2 * (g * g);
+    const float step = (m_new * s.correction1) / (std::sqrt(v_new * s.correction2) + s.eps);
+    m[i] = m_new;
+    v[i] = v_new;
+    p[i] -= s.lr * (step + s.decay * p[i]);
+  }
+}
+
+void update_range(const ops::AdamW& a, std::int64_t begin, std::int64_t end, const AdamStep& s) {
+  auto* p = a.param.as<float>();
+  auto* m = a.m.as<float>();
+  auto* v = a.v.as<float>();
+  const auto* g = a.grad.as<float>();
+  std::int64_t j = begin;
+  for (; j + kLanes <= end; j += kLanes) update(p + j, m + j, v + j, g + j, kLanes, s);
+  update(p + j, m + j, v + j, g + j, static_cast<int>(end - j), s);
+}
+
+void add_range(float* __restrict y, const float* __restrict x, std::int64_t n) {
+  std::int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes)
+    for (int i = 0; i < kLanes; ++i) y[j + i] += x[j + i];
+  for (; j < n; ++j) y[j] += x[j];
+}
+
+double tree_over_lanes(double* lanes) {
+  for (int width = kLanes / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+  return lanes[0];
+}
+
+// Sum of term(x[i]) over a chunk.
+template <class Term> double chunk_sum(const float* x, std::int64_t n, const Term& term) {
+  double lanes[kLanes] = {};
+  std::int64_t j = 0;
+  for (; j + kLanes <= n; j += kLanes)
+    for (int i = 0; i < kLanes; ++i) lanes[i] += term(static_cast<double>(x[j + i]));
+  for (int i = 0; j + i < n; ++i) lanes[i] += term(static_cast<double>(x[j + i]));
+  return tree_over_lanes(lanes);
+}
+
+template <class Term>
+void chunk_sums(const Context& ctx, double* out, const float* x, std::int64_t n, const Term& term) {
+  const std::int64_t chunks = (n + ops::kNormChunk - 1) / ops::kNormChunk;
+  parallel_for(ctx, chunks, [&](std::int64_t c, int /*worker*/) {
+    const std::int64_t begin = c * ops::kNormChunk;
+    out[c] = chunk_sum(x + begin, std::min(ops::kNormChunk, n - begin), term);
+  });
+}
+
+// The left subtree takes the largest power of two below n, so adjacent pairs are added first and
+// the shape depends on n alone.
+double balanced_sum(const double* x, std::int64_t n) {
+  if (n == 0) return 0.0;
+  if (n == 1) return x[0];
+  std::int64_t left = 1;
+  while (left * 2 < n) left *= 2;
+  return balanced_sum(x, left) + balanced_sum(x + left, n - left);
+}
+
+}  // namespace
+
+void adamw(const Context& ctx, const ops::AdamW& a) {
+  const auto* control = a.control.as<float>();
+  if (control[1] == 0.0F) return;
+  const auto beta1 = static_cast<double>(a.beta1);
+  const auto beta2 = static_cast<double>(a.beta2);
+  const auto step = static_cast<double>(a.step);
+  const AdamStep s{.clip = control[0],
+                   .lr = a.lr,
+                   .beta1 = a.beta1,
+                   .beta2 = a.beta2,
+                   .rest1 = static_cast<float>(1.0 - beta1),
+                   .rest2 = static_cast<float>(1.0 - beta2),
+                   .correction1 = static_cast<float>(1.0 / (1.0 - std::pow(beta1, step))),
+                   .correction2 = static_cast<float>(1.0 / (1.0 - std::pow(beta2, step))),
+                   .eps = a.eps,
+                   .decay = a.weight_decay};
+  for_ranges(ctx, a.param.numel(),
+             [&](std::int64_t begin, std::int64_t end) { update_range(a, begin, end, s); });
+}
+
+void squared_sums(const Context& ctx, const ops::SquaredSums& a) {
+  chunk_sums(ctx, a.partials.as<double>(), a.x.as<float>(), a.x.numel(),
+             [](double v) { return v * v; });
+}
+
+void tree_sum(const Context& /*ctx*/, const ops::TreeSum& a) {
+  a.sum.as<double>()[0] = balanced_sum(a.partials.as<double>(), a.partials.numel());
+}
+
+void sum(const Context& ctx, const ops::Sum& a) {
+  const std::int64_t n = a.x.numel();
+  const std::int64_t chunks = (n + ops::kNormChunk - 1) / ops::kNormChunk;
+  const ScratchScope scope(ctx.scratch);
+  auto* partials = ctx.scratch->allocate<double>(chunks);
+  chunk_sums(ctx, partials, a.x.as<float>(), n, [](double v) { return v; });
+  a.sum.as<double>()[0] = balanced_sum(partials, chunks);
+}
+
+void normal_init(const Context& ctx, const ops::NormalInit& a) {
+  const Random random(a.seed, a.name);
+  auto* x = a.x.as<float>();
+  for_ranges(ctx, a.x.numel(), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i)
+      x[i] = a.std * random.normal(a.index_offset + static_cast<std::uint64_t>(i));
+  });
+}
+
+void fill(const Context& ctx, const ops::Fill& a) {
+  auto* x = a.x.as<float>();
+  for_ranges(ctx, a.x.numel(),
+             [&](std::int64_t begin, std::int64_t end) { std::fill(x + begin, x + end, a.value); });
+}
+
+void add(const Context& ctx, const ops::Add& a) {
+  auto* y = a.y.as<float>();
+  const auto* x = a.x.as<float>();
+  for_ranges(ctx, a.y.numel(), [&](std::int64_t begin, std::int64_t end) {
+    add_range(y + begin, x + begin, end - begin);
+  });
+}
+
+}  // namespace grist::cpu

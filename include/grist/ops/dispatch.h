@@ -27,11 +27,11 @@ void dispatch_plan(const Context& ctx, const DispatchPlan& a);  // R = N*K; need
 
 // y[n] = sum_k weights[n, k] * rows[slot_row[n, k]], k ascending; dropped choices add nothing.
 struct GatherSum {
-  TensorView y;              // out (N, D)
-  ConstTensorView rows;      // in  (R, D)
-  ConstTensorView slot_row;  // in  (N, K) i32
-  ConstTensorView weights;   // in  (N, K) f32, or empty: all 1
-  bool accumulate = false;   // add to y
+  TensorView y;                  // out (N, D)
+  ConstTensorView rows;          // in  (R, D)
+  ConstTensorView slot_row;      // in  (N, K) i32
+  ConstTensorView weights = {};  // in  (N, K) f32, or empty: all 1
+  bool accumulate = false;       // add to y
 };
 void gather_sum(const Context& ctx, const GatherSum& a);
 

@@ -13,20 +13,22 @@
 
 namespace grist::ops {
 
+constexpr std::int64_t kMaxExperts = 4096;  // rows of logits are held on the stack
+
 enum class ScoreFunction : std::uint8_t { softmax, sigmoid };
 
 struct RouterMode {
   ScoreFunction score = ScoreFunction::softmax;
   bool pre_softmax = false;
   bool norm_topk = false;
-  float routed_scale = 1.0F;
+  float routed_scale = 1.0F;  // > 0
 };
 
 struct RouterForward {
-  TensorView ids;          // out (N, K) i32
-  TensorView weights;      // out (N, K) f32
-  ConstTensorView logits;  // in  (N, E) f32
-  ConstTensorView bias;    // in  (E) f32: added to the score for the choice only; or empty
+  TensorView ids;             // out (N, K) i32
+  TensorView weights;         // out (N, K) f32
+  ConstTensorView logits;     // in  (N, E) f32
+  ConstTensorView bias = {};  // in  (E) f32: added to the score for the choice only; or empty
   RouterMode mode;
 };
 void router_forward(const Context& ctx, const RouterForward& a);
@@ -39,7 +41,7 @@ struct RouterStatistics {
   TensorView fractions;  // out (S, E) f32  counts / (K * tokens of the segment): f of the aux loss
   TensorView prob_sums;  // out (S, E) f64  sum of q
   TensorView scalars;  // out (3) f64     sum over tokens of: logsumexp(l)^2, entropy of q in nats,
-                       // weight share of the best expert
+                       // share of the largest of a token's weights
   ConstTensorView logits;   // in  (N, E) f32
   ConstTensorView ids;      // in  (N, K) i32
   ConstTensorView weights;  // in  (N, K) f32
@@ -51,14 +53,14 @@ void router_statistics(const Context& ctx, const RouterStatistics& a);  // needs
 // sum_tokens logsumexp^2 with P_e = prob_sums / (N/S) of the token's segment, and f given: the
 // gradient never flows through f.
 struct RouterBackward {
-  TensorView dlogits;             // out (N, E) f32
-  ConstTensorView logits;         // in  (N, E) f32
-  ConstTensorView ids;            // in  (N, K) i32
-  ConstTensorView weights;        // in  (N, K) f32
-  ConstTensorView drow_weight;    // in  (R) f32  gradient of each kept row's weight
-  ConstTensorView slot_row;       // in  (N, K) i32; -1: dropped, gradient 0
-  ConstTensorView load_fraction;  // in (S, E) f32: f, sums to 1 over e; or empty: no aux loss
-  float aux_scale = 0.0F;         // aux_loss_coeff times the weight of one segment's loss
+  TensorView dlogits;                  // out (N, E) f32
+  ConstTensorView logits;              // in  (N, E) f32
+  ConstTensorView ids;                 // in  (N, K) i32
+  ConstTensorView weights;             // in  (N, K) f32
+  ConstTensorView drow_weight;         // in  (R) f32  gradient of each kept row's weight
+  ConstTensorView slot_row;            // in  (N, K) i32; -1: dropped, gradient 0
+  ConstTensorView load_fraction = {};  // in (S, E) f32: f, sums to 1 over e; or empty: no aux loss
+  float aux_scale = 0.0F;              // aux_loss_coeff times the weight of one segment's loss
   float z_scale = 0.0F;  // z_loss_coeff / tokens, times the weight of this micro-batch's loss
   RouterMode mode;
 };
