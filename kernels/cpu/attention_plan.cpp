@@ -72,9 +72,8 @@ std::size_t split(AttentionTask* out, const AttentionTask& whole, bool by_query,
 }
 
 std::span<const AttentionTask> largest_first(std::span<AttentionTask> tasks) {
-  std::sort(tasks.begin(), tasks.end(), [](const AttentionTask& x, const AttentionTask& y) {
-    return x.cost() > y.cost();
-  });
+  std::sort(tasks.begin(), tasks.end(),
+            [](const AttentionTask& x, const AttentionTask& y) { return x.cost() > y.cost(); });
   return tasks;
 }
 
