@@ -13,11 +13,8 @@ Random::Random(std::uint64_t seed, std::string_view stream) {
   stream_ = {static_cast<std::uint32_t>(name), static_cast<std::uint32_t>(name >> 32)};
 }
 
-std::array<std::uint32_t, 4> Random::block(std::uint64_t index) const {
-  std::array<std::uint32_t, 4> c = {static_cast<std::uint32_t>(index),
-                                    static_cast<std::uint32_t>(index >> 32), stream_[0],
-                                    stream_[1]};
-  std::array<std::uint32_t, 2> k = key_;
+std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> c,
+                                        std::array<std::uint32_t, 2> k) {
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t a = std::uint64_t{0xD2511F53} * c[0];
     const std::uint64_t b = std::uint64_t{0xCD9E8D57} * c[2];
@@ -27,6 +24,12 @@ std::array<std::uint32_t, 4> Random::block(std::uint64_t index) const {
     k[1] += 0xBB67AE85U;
   }
   return c;
+}
+
+std::array<std::uint32_t, 4> Random::block(std::uint64_t index) const {
+  return philox4x32({static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(index >> 32),
+                     stream_[0], stream_[1]},
+                    key_);
 }
 
 std::uint64_t Random::bits(std::uint64_t index) const {

@@ -1,1 +1,247 @@
-// Filled in by the family's own commit.
+#include "grist/ops/optimizer.h"
+
+#include <cstring>
+#include <limits>
+
+#include "grist/core/error.h"
+#include "support/compare.h"
+
+namespace grist {
+namespace {
+
+using namespace test;
+using Floats = std::vector<float>;
+using Doubles = std::vector<double>;
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+std::int64_t count(const Floats& x) {
+  return static_cast<std::int64_t>(x.size());
+}
+bool same_bits(const Floats& x, const Floats& y) {
+  return x.size() == y.size() && std::memcmp(x.data(), y.data(), x.size() * sizeof(float)) == 0;
+}
+
+struct State {
+  Floats p, m, v;
+};
+
+ops::AdamW update(State& s, const Floats& grad, const Floats& control, std::int64_t step) {
+  const Shape n{count(s.p)};
+  return {.param = view(s.p, n),
+          .m = view(s.m, n),
+          .v = view(s.v, n),
+          .grad = view(grad, n),
+          .control = view(control, {2}),
+          .lr = 3e-3F,
+          .beta1 = 0.9F,
+          .beta2 = 0.95F,
+          .eps = 1e-8F,
+          .weight_decay = 0.1F,
+          .step = step};
+}
+
+TEST(AdamW, FollowsTheFormulaForTenSteps) {
+  const CpuContext ctx;
+  for (const std::int64_t n : {1, 15, 16, 1000, 40000}) {
+    State s{normals(n, "adamw.p"), Floats(static_cast<std::size_t>(n)),
+            Floats(static_cast<std::size_t>(n))};
+    Doubles p(s.p.begin(), s.p.end());
+    Doubles m(p.size());
+    Doubles v(p.size());
+    for (int step = 1; step <= 10; ++step) {
+      const Floats grad = normals(n, "adamw.g" + std::to_string(step), step == 4 ? 1e-6F : 2.0F);
+      const Floats control = {0.25F, 1.0F};
+
+      ops::adamw(*ctx, update(s, grad, control, step));
+
+      for (std::size_t i = 0; i < p.size(); ++i) {
+        const double g = 0.25 * static_cast<double>(grad[i]);
+        m[i] = 0.9 * m[i] + 0.1 * g;
+        v[i] = 0.95 * v[i] + 0.05 * g * g;
+        const double direction = m[i] / (1 - std::pow(0.9, step)) /
+                                 (std::sqrt(v[i] / (1 - std::pow(0.95, step))) + 1e-8);
+        p[i] -= 3e-3 * (direction + 0.1 * p[i]);
+      }
+    }
+    EXPECT_TRUE(close(s.p, p, {1e-6, 2e-6})) << n;
+    EXPECT_TRUE(close(s.m, m, {2e-6, 1e-6})) << n;
+    EXPECT_TRUE(close(s.v, v, {4e-6, 1e-8})) << n;
+  }
+}
+
+TEST(AdamW, SkippedUpdateLeavesEveryBit) {
+  const CpuContext ctx;
+  State s{normals(1000, "adamw.p"), normals(1000, "adamw.m"), normals(1000, "adamw.v")};
+  s.p[3] = kNan;
+  const State before = s;
+
+  ops::adamw(*ctx, update(s, Floats(1000, kNan), {kNan, 0.0F}, 5));
+
+  EXPECT_TRUE(same_bits(s.p, before.p));
+  EXPECT_TRUE(same_bits(s.m, before.m));
+  EXPECT_TRUE(same_bits(s.v, before.v));
+}
+
+TEST(AdamW, BitsDoNotDependOnThreadsOrSlices) {
+  const std::int64_t n = 70001;
+  const Floats grad = normals(n, "adamw.g");
+  const Floats control = {1.0F, 1.0F};
+  const State start{normals(n, "adamw.p"), normals(n, "adamw.m"),
+                    Floats(static_cast<std::size_t>(n), 0.5F)};
+  State whole = start;
+  State parts = start;
+  const CpuContext one(1);
+  const CpuContext many(4);
+
+  ops::adamw(*one, update(whole, grad, control, 3));
+  ops::AdamW a = update(parts, grad, control, 3);
+  const ops::AdamW all = a;
+  for (const auto& [begin, end] : {std::pair<std::int64_t, std::int64_t>{0, 12345}, {12345, n}}) {
+    a.param = rows(all.param, begin, end);
+    a.m = rows(all.m, begin, end);
+    a.v = rows(all.v, begin, end);
+    a.grad = rows(all.grad, begin, end);
+    ops::adamw(*many, a);
+  }
+
+  EXPECT_TRUE(same_bits(whole.p, parts.p));
+  EXPECT_TRUE(same_bits(whole.m, parts.m));
+  EXPECT_TRUE(same_bits(whole.v, parts.v));
+}
+
+TEST(AdamW, RefusesWrongOperands) {
+  const CpuContext ctx;
+  State s{Floats(4), Floats(4), Floats(4)};
+  const Floats control(2);
+  EXPECT_THROW(ops::adamw(*ctx, update(s, Floats(4), control, 0)), Error);
+  s.m.resize(3);
+  ops::AdamW a;
+  EXPECT_THROW(ops::adamw(*ctx, a), Error);
+}
+
+Doubles squared(const Context& ctx, const Floats& x) {
+  Doubles partials((x.size() + ops::kNormChunk - 1) / ops::kNormChunk, -1.0);
+  const auto n = static_cast<std::int64_t>(partials.size());
+  ops::squared_sums(ctx, {.partials = view(partials, {n}), .x = view(x, {count(x)})});
+  return partials;
+}
+
+TEST(SquaredSums, AreOnePerChunk) {
+  const CpuContext ctx;
+  const Floats x = normals(3 * ops::kNormChunk + 77, "squared.x");
+  Doubles want(4);
+  for (std::size_t i = 0; i < x.size(); ++i)
+    want[i / ops::kNormChunk] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+
+  const Doubles got = squared(*ctx, x);
+
+  EXPECT_TRUE(close(got.data(), want.data(), 4, {1e-13, 0}));
+  EXPECT_TRUE(squared(*ctx, {}).empty());
+}
+
+TEST(SquaredSums, DependOnTheChunkAlone) {
+  const CpuContext one(1);
+  const CpuContext many(4);
+  const Floats x = normals(3 * ops::kNormChunk + 77, "squared.x");
+  const Doubles whole = squared(*one, x);
+
+  EXPECT_EQ(squared(*many, x), whole);
+  const Floats tail(x.begin() + 2 * ops::kNormChunk, x.end());  // cut on a chunk edge, as ZeRO does
+  EXPECT_EQ(squared(*many, tail), Doubles(whole.begin() + 2, whole.end()));
+}
+
+double tree(const Doubles& x) {
+  const CpuContext ctx;
+  Doubles sum(1, -1.0);
+  ops::tree_sum(
+      *ctx, {.sum = view(sum, {1}), .partials = view(x, {static_cast<std::int64_t>(x.size())})});
+  return sum[0];
+}
+
+TEST(TreeSum, AddsNeighboursFirst) {
+  EXPECT_EQ(tree({}), 0.0);
+  EXPECT_EQ(tree({5.0}), 5.0);
+  const double big = 1e16;                                // big + 1 == big, so the order shows
+  EXPECT_EQ(tree({big, -big, 1.0}), 1.0);                 // (0 1) 2
+  EXPECT_EQ(tree({1.0, big, -big, 1.0}), 0.0);            // (0 1) (2 3)
+  EXPECT_EQ(tree({big, 1.0, 1.0, 1.0, -big}), 2.0);       // ((0 1) (2 3)) 4
+  EXPECT_EQ(tree({1.0, 1.0, big, 0.0, -big, 0.0}), 2.0);  // ((0 1) (2 3)) (4 5)
+}
+
+TEST(TreeSum, IsAccurate) {
+  Doubles x;
+  double want = 0;
+  for (const float v : normals(1000, "tree.x")) {
+    x.push_back(static_cast<double>(v));
+    want += static_cast<double>(v);
+  }
+  EXPECT_NEAR(tree(x), want, 1e-11);
+}
+
+TEST(Sum, AddsAVectorInDouble) {
+  for (const std::int64_t n :
+       {std::int64_t{0}, std::int64_t{1}, std::int64_t{100}, 2 * ops::kNormChunk + 5}) {
+    const Floats x = normals(n, "sum.x");
+    double want = 0;
+    for (const float v : x) want += static_cast<double>(v);
+    Doubles got(2, -1.0);
+    int i = 0;
+    for (const int threads : {1, 3}) {
+      const CpuContext ctx(threads);
+      TensorView out{&got[static_cast<std::size_t>(i++)], DType::f64, {1}};
+      ops::sum(*ctx, {.sum = out, .x = view(x, {n})});
+    }
+    EXPECT_NEAR(got[0], want, 1e-10);
+    EXPECT_EQ(got[0], got[1]);
+  }
+}
+
+Floats init(std::int64_t n, std::uint64_t offset, const char* name = "layers.0.w") {
+  const CpuContext ctx;
+  Floats x(static_cast<std::size_t>(n));
+  ops::normal_init(
+      *ctx, {.x = view(x, {n}), .std = 0.02F, .seed = 42, .name = name, .index_offset = offset});
+  return x;
+}
+
+TEST(NormalInit, ASliceOfATensorIsASliceOfItsValues) {
+  const Floats whole = init(40000, 0);
+  const Floats slice = init(20001, 12345);
+  EXPECT_TRUE(std::equal(slice.begin(), slice.end(), whole.begin() + 12345));
+  EXPECT_NE(init(10, 0, "layers.1.w"), init(10, 0));
+}
+
+TEST(NormalInit, HasTheMomentsOfANormal) {
+  const Floats x = init(200000, 0);
+  double mean = 0;
+  double square = 0;
+  double fourth = 0;
+  for (const float v : x) {
+    const double z = static_cast<double>(v) / 0.02;
+    mean += z / 200000;
+    square += z * z / 200000;
+    fourth += z * z * z * z / 200000;
+  }
+  EXPECT_NEAR(mean, 0.0, 0.01);
+  EXPECT_NEAR(square, 1.0, 0.015);
+  EXPECT_NEAR(fourth, 3.0, 0.15);
+}
+
+TEST(FillAndAdd, CoverEveryElement) {
+  const CpuContext ctx;
+  for (const std::int64_t n : {0, 1, 17, 16 * 1024, 50001}) {
+    Floats y(static_cast<std::size_t>(n), kNan);
+    const Floats x = normals(n, "add.x");
+
+    ops::fill(*ctx, {.x = view(y, {n}), .value = 1.5F});
+    ops::add(*ctx, {.y = view(y, {n}), .x = view(x, {n})});
+
+    Floats want;
+    for (const float v : x) want.push_back(1.5F + v);
+    EXPECT_EQ(y, want);
+  }
+}
+
+}  // namespace
+}  // namespace grist

@@ -8,6 +8,10 @@
 
 namespace grist {
 
+// The generator itself: 128 random bits for a counter under a key.
+std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter,
+                                        std::array<std::uint32_t, 2> key);
+
 class Random {
  public:
   Random(std::uint64_t seed, std::string_view stream);
