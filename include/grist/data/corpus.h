@@ -1,0 +1,89 @@
+#pragma once
+// Reading text corpora: .txt (one document a file) and .jsonl, .ndjson, .json (one object a line),
+// each plain, .gz or .zst, in bounded memory. Reading is cut in two so that many threads can share
+// the work: CorpusReader cuts files into chunks of whole lines, a DocumentParser on each thread
+// turns chunks into documents.
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace grist {
+
+// A bad line is one that cannot be a document: not JSON, no such key, not a string, not UTF-8, too
+// long. Either way each is counted and the first ones are named.
+enum class OnBadLine { refuse, skip };
+OnBadLine parse_on_bad_line(std::string_view text);  // "refuse" | "skip"; Error{usage}
+
+struct CorpusOptions {
+  std::vector<std::string> inputs;  // paths or glob patterns
+  std::string text_key = "text";    // of .jsonl objects
+  OnBadLine on_bad_line = OnBadLine::refuse;
+  std::size_t max_document_bytes = std::size_t{64} << 20;  // a longer line, or .txt, is a bad line
+};
+
+// Files that the patterns name: patterns in the given order, sorted by bytes within a pattern, each
+// file once. not_found when a pattern matches nothing, bad_data when an ending is not one of ours.
+std::vector<std::filesystem::path> expand_inputs(const std::vector<std::string>& patterns);
+
+// Whole lines of one file, or one whole .txt.
+struct CorpusChunk {
+  std::string file;
+  std::int64_t first_line = 1;
+  bool json_lines = false;
+  std::string bytes;              // without padding; parsers add their own
+  std::string error;              // not empty: the one line of this chunk is bad, for this reason
+  std::uint64_t input_bytes = 0;  // bytes of all inputs consumed so far, as stored on disk
+};
+
+// Throws bad_data naming the file for an archive that is truncated or damaged: that is never a bad
+// line to skip.
+class CorpusReader {
+ public:
+  explicit CorpusReader(const CorpusOptions& options);
+  ~CorpusReader();
+  CorpusReader(const CorpusReader&) = delete;
+  CorpusReader& operator=(const CorpusReader&) = delete;
+  bool next(CorpusChunk& chunk);  // false: no more; reuses the chunk's memory
+  std::uint64_t total_input_bytes() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+struct BadLines {
+  static constexpr std::size_t kNamed = 10;
+  std::int64_t count = 0;
+  std::vector<std::string> first;  // "file:line: reason"
+  void add(std::string line);
+  void merge(const BadLines& later);
+};
+
+// One per thread.
+class DocumentParser {
+ public:
+  explicit DocumentParser(const CorpusOptions& options);
+  ~DocumentParser();
+  DocumentParser(const DocumentParser&) = delete;
+  DocumentParser& operator=(const DocumentParser&) = delete;
+  // Calls document(text) for each document in order; the text is valid UTF-8 and valid during the
+  // call. Blank lines and a byte order mark are passed over. The chunk's bytes may be overwritten.
+  void parse(CorpusChunk& chunk, const std::function<void(std::string_view)>& document,
+             BadLines& bad);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Every document of the corpus, in order, on the calling thread. Applies on_bad_line: refuse reads
+// to the end without further calls, then throws bad_data with the count and the first lines.
+BadLines for_each_document(const CorpusOptions& options,
+                           const std::function<void(std::string_view)>& document);
+[[noreturn]] void refuse_bad_lines(const BadLines& bad);
+
+}  // namespace grist

@@ -1,0 +1,46 @@
+#pragma once
+// Text to tokens: a reading thread, encoding threads, and the calling thread, which writes in the
+// order of the input. The output is the same bytes for any number of threads. At most two chunks of
+// the input a thread are in memory.
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "grist/data/corpus.h"
+#include "grist/data/token_file.h"
+
+namespace grist {
+
+using Encoder = std::function<void(std::string_view text, std::vector<std::int32_t>& ids)>;
+
+struct PrepareOptions {
+  CorpusOptions corpus;
+  std::filesystem::path output;  // PREFIX of .bin, .idx and .json
+  bool overwrite = false;
+  int threads = 0;                        // encoding threads; 0: one per available core
+  std::function<Encoder()> make_encoder;  // called once a thread; an encoder appends ids
+  std::int64_t vocab_size = 0;            // every id is below it
+  std::int64_t eod_id = -1;               // appended to each document; -1: none
+  std::string tokenizer_hash;             // kept beside the tokens
+  bool progress = true;
+};
+
+struct PrepareSummary {
+  std::int64_t documents = 0;
+  std::int64_t empty_documents = 0;  // had no text; left out
+  std::int64_t tokens = 0;           // with end-of-document tokens
+  std::uint64_t text_bytes = 0;      // UTF-8 bytes of the documents' text
+  std::uint64_t input_bytes = 0;     // as stored on disk
+  BadLines bad;                      // skipped lines
+  double seconds = 0;
+  std::string line() const;  // for people
+};
+
+// Throws Error; whatever happens before the end, no output appears and none is replaced. A stop
+// signal is Error{preempted}.
+PrepareSummary prepare(const PrepareOptions& options);
+
+}  // namespace grist

@@ -1,0 +1,237 @@
+#include "grist/data/corpus.h"
+
+#include <glob.h>
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include "byte_source.h"
+#include "grist/core/check.h"
+
+namespace grist {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::size_t kChunkBytes = std::size_t{1} << 20;
+
+enum class Kind { text, json_lines, unknown };
+
+Kind kind_of(const fs::path& path) {
+  fs::path name = path.filename();
+  if (name.extension() == ".gz" || name.extension() == ".zst") name = name.stem();
+  const auto extension = name.extension();
+  if (extension == ".txt") return Kind::text;
+  if (extension == ".jsonl" || extension == ".ndjson" || extension == ".json")
+    return Kind::json_lines;
+  return Kind::unknown;
+}
+
+std::vector<std::string> matches_of(const std::string& pattern) {
+  std::error_code error;
+  if (fs::exists(pattern, error)) return {pattern};  // a name may hold glob characters
+  struct Found {
+    glob_t g{};
+    ~Found() { ::globfree(&g); }
+  } found;
+  std::vector<std::string> paths;
+  if (::glob(pattern.c_str(), GLOB_NOSORT | GLOB_BRACE, nullptr, &found.g) == 0)
+    paths.assign(found.g.gl_pathv, found.g.gl_pathv + found.g.gl_pathc);
+  if (paths.empty()) fail(ExitCode::not_found, "{}: no such input file", pattern);
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+}  // namespace
+
+OnBadLine parse_on_bad_line(std::string_view text) {
+  if (text == "refuse") return OnBadLine::refuse;
+  if (text == "skip") return OnBadLine::skip;
+  fail(ExitCode::usage, "on_bad_line '{}' is neither refuse nor skip", text);
+}
+
+std::vector<fs::path> expand_inputs(const std::vector<std::string>& patterns) {
+  if (patterns.empty()) fail(ExitCode::usage, "no input files given");
+  std::vector<fs::path> files;
+  std::set<std::string> seen;
+  for (const std::string& pattern : patterns) {
+    for (const std::string& path : matches_of(pattern)) {
+      std::error_code error;
+      if (fs::is_directory(path, error))
+        fail(ExitCode::usage, "{}: is a folder; name its files, for example '{}/*.jsonl'", path,
+             path);
+      if (kind_of(path) == Kind::unknown)
+        fail(ExitCode::bad_data,
+             "{}: unknown kind of input; .txt, .jsonl, .ndjson or .json, each also .gz or .zst",
+             path);
+      if (seen.insert(fs::path(path).lexically_normal().string()).second) files.emplace_back(path);
+    }
+  }
+  return files;
+}
+
+void BadLines::add(std::string line) {
+  ++count;
+  if (first.size() < kNamed) first.push_back(std::move(line));
+}
+
+void BadLines::merge(const BadLines& later) {
+  count += later.count;
+  for (const std::string& line : later.first) {
+    if (first.size() < kNamed) first.push_back(line);
+  }
+}
+
+void refuse_bad_lines(const BadLines& bad) {
+  std::string lines;
+  for (const std::string& line : bad.first) lines += (lines.empty() ? "" : "; ") + line;
+  fail(ExitCode::bad_data,
+       "{} bad line{} in the input, first {}: {}{} (repair them, or leave them out with "
+       "--on-bad-line skip)",
+       bad.count, bad.count == 1 ? "" : "s", bad.first.size(), lines,
+       bad.count > static_cast<std::int64_t>(bad.first.size()) ? "; ..." : "");
+}
+
+// ---- chunks ----------------------------------------------------------------------------------
+
+struct CorpusReader::State {
+  CorpusOptions options;
+  std::vector<fs::path> files;
+  std::uint64_t total_bytes = 0, done_bytes = 0;  // stored sizes: all files, those behind us
+  std::size_t file = 0;
+  std::unique_ptr<ByteSource> source;  // of files[file]; null: not open yet
+  std::string carry;                   // the begun line after the last chunk
+  std::int64_t line = 1;
+
+  // Appends up to kChunkBytes; false when the file has ended.
+  bool grow(std::string& bytes) const {
+    const std::size_t old = bytes.size();
+    bytes.resize(old + kChunkBytes);
+    const std::size_t got = source->read(std::span(bytes).subspan(old));
+    bytes.resize(old + got);
+    return got == kChunkBytes;
+  }
+
+  void close_file() {
+    done_bytes += source->consumed();
+    source.reset();
+    carry.clear();
+    ++file;
+  }
+
+  std::string too_long() const {
+    return fmt::format("longer than {} bytes", options.max_document_bytes);
+  }
+
+  // Drops the rest of a line that is too long; bounded memory whatever its length.
+  void skip_line(CorpusChunk& chunk) {
+    chunk.error = too_long();
+    chunk.bytes.clear();
+    for (bool more = true; more; chunk.bytes.clear()) {
+      more = grow(chunk.bytes);
+      if (const auto newline = chunk.bytes.find('\n'); newline != std::string::npos) {
+        carry.assign(chunk.bytes, newline + 1);
+        ++line;
+        chunk.bytes.clear();
+        return;
+      }
+    }
+    close_file();
+  }
+
+  // Whole lines, at least one; false: the file had none left.
+  bool next_lines(CorpusChunk& chunk) {
+    chunk.bytes.swap(carry);
+    carry.clear();
+    chunk.first_line = line;
+    for (;;) {
+      const std::size_t old = chunk.bytes.size();
+      const bool more = grow(chunk.bytes);
+      if (!more) {
+        close_file();
+        return !chunk.bytes.empty();
+      }
+      const auto newline = std::string_view(chunk.bytes).substr(old).rfind('\n');
+      if (newline != std::string::npos) {
+        carry.assign(chunk.bytes, old + newline + 1);
+        chunk.bytes.resize(old + newline + 1);
+        line += std::count(chunk.bytes.begin(), chunk.bytes.end(), '\n');
+        return true;
+      }
+      if (chunk.bytes.size() > options.max_document_bytes) {
+        skip_line(chunk);
+        return true;
+      }
+    }
+  }
+
+  void next_text(CorpusChunk& chunk) {
+    chunk.bytes.clear();
+    chunk.first_line = 1;
+    while (grow(chunk.bytes)) {
+      if (chunk.bytes.size() <= options.max_document_bytes) continue;
+      chunk.error = too_long();
+      break;
+    }
+    if (chunk.bytes.size() > options.max_document_bytes) chunk.error = too_long();
+    if (!chunk.error.empty()) chunk.bytes.clear();
+    close_file();
+  }
+};
+
+CorpusReader::CorpusReader(const CorpusOptions& options) : state_(std::make_unique<State>()) {
+  state_->options = options;
+  state_->files = expand_inputs(options.inputs);
+  for (const fs::path& path : state_->files) {
+    std::error_code error;
+    const auto bytes = fs::file_size(path, error);
+    if (error) fail(ExitCode::io, "{}: cannot read its size: {}", path.string(), error.message());
+    state_->total_bytes += bytes;
+  }
+}
+CorpusReader::~CorpusReader() = default;
+
+std::uint64_t CorpusReader::total_input_bytes() const {
+  return state_->total_bytes;
+}
+
+bool CorpusReader::next(CorpusChunk& chunk) {
+  State& s = *state_;
+  chunk.error.clear();
+  bool found = false;
+  while (!found && s.file < s.files.size()) {
+    const fs::path& path = s.files[s.file];
+    if (!s.source) {
+      s.source = ByteSource::open(path);
+      s.line = 1;
+    }
+    chunk.file = path.string();
+    chunk.json_lines = kind_of(path) == Kind::json_lines;
+    if (chunk.json_lines) {
+      found = s.next_lines(chunk);
+    } else {
+      s.next_text(chunk);
+      found = true;
+    }
+    chunk.input_bytes = s.done_bytes + (s.source ? s.source->consumed() : 0);
+  }
+  return found;
+}
+
+BadLines for_each_document(const CorpusOptions& options,
+                           const std::function<void(std::string_view)>& document) {
+  CorpusReader reader(options);
+  DocumentParser parser(options);
+  CorpusChunk chunk;
+  BadLines bad;
+  const auto unless_refused = [&](std::string_view text) {
+    if (options.on_bad_line == OnBadLine::skip || bad.count == 0) document(text);
+  };
+  while (reader.next(chunk)) parser.parse(chunk, unless_refused, bad);
+  if (bad.count > 0 && options.on_bad_line == OnBadLine::refuse) refuse_bad_lines(bad);
+  return bad;
+}
+
+}  // namespace grist
