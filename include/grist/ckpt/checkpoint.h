@@ -1,0 +1,186 @@
+#pragma once
+// Checkpoints of a run: `<run>/checkpoints/step-00001000/` holds safetensors shards, texts and
+// manifest.json. A step is written aside, synced, and committed by one rename; whoever sees a
+// folder named step-N sees a whole step. Loading checks every byte against the manifest's sums
+// before it counts, and goes on to the step before when one is damaged. The format and the order of
+// operations: docs/formats/checkpoint.md.
+//
+// One rank today. Nothing in the format says so: tensors are stored as slices of the flattened
+// global tensor, any number of slices in any number of shards, and a reader asks for the ranges it
+// wants, so any layout loads any other.
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "grist/ckpt/manifest.h"
+#include "grist/ckpt/storage.h"
+
+namespace grist {
+
+// A random UUID (version 4) for a new run.
+std::string new_uuid();
+
+// ---- saving ----------------------------------------------------------------------------------
+
+// Elements [begin, end) of a flattened global tensor; `data` points at element `begin`.
+struct TensorSlice {
+  std::string name{};  // global name; no '@'
+  DType dtype = DType::f32;
+  Shape shape{};  // of the whole tensor
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+  const void* data = nullptr;
+};
+TensorSlice whole(std::string name, const ConstTensorView& view);
+
+struct TextFile {  // e.g. config.yaml, tokenizer.json
+  std::string name{};
+  std::string text{};
+};
+
+struct SaveRequest {
+  std::int64_t step = 0;
+  std::int64_t parent_step = -1;
+  Json layout = Json::object();  // e.g. {"world": 1}
+  Json state = Json::object();   // comes back from CheckpointReader::state()
+  std::vector<std::vector<TensorSlice>>
+      shards{};  // one list a file; together they tile each tensor
+  std::vector<TextFile> texts{};
+};
+
+struct SavedStep {
+  std::filesystem::path folder{};
+  std::uint64_t bytes = 0;  // of all files but the manifest
+};
+
+struct CheckpointOptions {
+  Storage* storage = nullptr;                    // null: the disk
+  std::uint64_t block_bytes = kCheckpointBlock;  // bytes under one sum
+};
+
+// How far verify and prune look: `sizes` reads the manifest and asks for file sizes, `blocks` reads
+// every byte.
+enum class VerifyDepth : std::uint8_t { sizes, blocks };
+
+// The checkpoints folder of one run, as its writer sees it. One object a process.
+class CheckpointFolder {
+ public:
+  CheckpointFolder(std::filesystem::path folder, std::string uuid,
+                   const CheckpointOptions& options = {});
+
+  // Writes and commits a step; when it returns, the step survives kill -9 and a power cut. A
+  // committed step of the same number is replaced in one exchange (a step of another run is
+  // Error{cannot_create}). On failure nothing named step-N has changed, what was written aside is
+  // removed, and the error names path and reason; a later save uses another name.
+  SavedStep save(const SaveRequest& request);
+
+  // Removes all but the newest `keep` steps that verify to `depth` (0 keeps all). Steps that do not
+  // verify are not counted, and stay when they are newer than the oldest kept one. Failures are
+  // warnings. Returns the number removed.
+  int prune(std::int64_t keep, VerifyDepth depth = VerifyDepth::sizes);
+
+  // Removes what killed saves and prunes left (.tmp-*, .del), unless a live process holds it. Call
+  // at start. Failures are warnings. Returns the number of leftovers removed.
+  int sweep();
+
+  const std::filesystem::path& path() const { return folder_; }
+
+ private:
+  friend class StepWriter;
+  std::filesystem::path folder_;
+  std::string uuid_;
+  DiskStorage disk_;
+  Storage* storage_;
+  std::uint64_t block_bytes_;
+  std::int64_t attempt_ = 0;  // part of the names aside; never used twice
+};
+
+// ---- finding ---------------------------------------------------------------------------------
+
+struct StepInfo {
+  std::int64_t step = 0;
+  std::filesystem::path folder{};
+};
+// Committed steps, newest first; empty when there are none or no folder. Nothing is verified.
+std::vector<StepInfo> list_steps(const std::filesystem::path& folder);
+
+// Steps that a path given by a user means, best first: a step folder itself; a checkpoints folder,
+// its `latest` file or a run folder: all its steps, newest first. Error{not_found} when it is none
+// of these or holds none.
+std::vector<StepInfo> resolve_steps(const std::filesystem::path& path);
+
+struct VerifyReport {
+  std::filesystem::path folder{};
+  std::int64_t step = -1;  // from the folder's name
+  std::string uuid{};      // empty when the manifest cannot be read
+  std::int64_t num_tensors = 0;
+  std::uint64_t bytes = 0;
+  std::vector<Damage> damage{};  // empty: good
+  bool ok() const { return damage.empty(); }
+};
+// Never throws for what is wrong with the step; agrees with the loader.
+VerifyReport verify_step(const std::filesystem::path& folder,
+                         VerifyDepth depth = VerifyDepth::blocks);
+
+// ---- loading ---------------------------------------------------------------------------------
+
+// Where elements [begin, end) of the flattened tensor `name` go; `data` points at element `begin`'s
+// place. CPU memory.
+struct TensorDestination {
+  std::string name{};
+  DType dtype = DType::f32;
+  Shape shape{};  // of the whole tensor
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+  void* data = nullptr;
+};
+TensorDestination whole_destination(std::string name, const TensorView& view);
+
+struct ReadOptions {
+  // Tensors of the checkpoint whose names start so need not be asked for, e.g. "optim.". "" allows
+  // any. All others that are not asked for are an error: another architecture.
+  std::vector<std::string> ignore_prefixes{};
+  bool touched_blocks_only = false;  // read and check only the blocks that hold what is asked for
+};
+
+// One step, opened: its manifest has been checked and all files have their sizes. Damage throws
+// DamagedStep.
+class CheckpointReader {
+ public:
+  explicit CheckpointReader(std::filesystem::path step_folder);
+  const std::filesystem::path& path() const { return folder_; }
+  const Manifest& manifest() const { return manifest_; }
+  std::int64_t step() const { return manifest_.step; }
+  const Json& state() const { return manifest_.state; }
+  bool has_text(std::string_view name) const;
+  std::string text(std::string_view name) const;  // verified; Error{bad_data} when absent
+
+  // Error{bad_data} "... of another architecture" that counts and names what is missing, differs or
+  // is left over.
+  void check(std::span<const TensorDestination> wanted, const ReadOptions& options = {}) const;
+  // check(), then fills every destination. Only verified bytes are written, but a DamagedStep may
+  // come when some destinations are already filled: their content is then unspecified.
+  void read(std::span<const TensorDestination> wanted, const ReadOptions& options = {}) const;
+  // Every byte of every file and every entry against the manifest; throws at the first damage.
+  void verify() const;
+
+ private:
+  std::filesystem::path folder_;
+  Manifest manifest_;
+};
+
+// Loads the newest good step into the destinations. Damaged steps are named by log::warn and
+// passed over. Empty: there is no step at all. Error{bad_data} when there are steps and none is
+// usable; another architecture is an error at once, never a reason to take an older step.
+std::optional<CheckpointReader> load_newest(const std::filesystem::path& folder,
+                                            std::span<const TensorDestination> wanted,
+                                            const ReadOptions& options = {});
+
+// The same without destinations, for callers that build the model from the step's own config: the
+// first of `steps` that verifies.
+std::optional<CheckpointReader> find_newest_good(std::span<const StepInfo> steps,
+                                                 VerifyDepth depth = VerifyDepth::blocks);
+
+}  // namespace grist
