@@ -12,6 +12,7 @@
 #include <span>
 
 #include "grist/core/context.h"
+#include "grist/ops/weight.h"
 #include "kernels/cpu/isa.h"
 
 namespace grist::cpu {
@@ -37,6 +38,18 @@ std::int64_t panel_floats(std::int64_t depth, std::int64_t cols);  // multiple o
 void pack_panels(float* out, const Rows& b, std::int64_t depth, std::int64_t cols);
 // B = w^T: column n of B is w[n], depth floats.
 void pack_panels_transposed(float* out, const Rows& w, std::int64_t depth, std::int64_t cols);
+
+// The CPU's WeightView: for each expert the panels of W^T (depth `in`, for y = x W^T), then those
+// of W (depth `out`, for dx = dy W).
+struct PackedWeight {
+  const float* data = nullptr;
+  std::int64_t experts = 1, out = 0, in = 0;
+  const float* forward() const { return data; }
+  const float* backward() const { return data + panel_floats(in, out); }
+  // Floats from one expert's panels to the next one's.
+  std::int64_t group_floats() const { return panel_floats(in, out) + panel_floats(out, in); }
+};
+PackedWeight packed_weight(const ops::WeightView& w);
 
 // ---- inside one task --------------------------------------------------------------------------
 

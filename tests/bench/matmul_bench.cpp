@@ -1,0 +1,139 @@
+// Grouped matmul against the machine's own big sgemm (OpenBLAS, 2048^3), with the same number of
+// threads, in the same rounds. Usage: matmul_bench [rounds].
+#include <fmt/core.h>
+
+#include <cstdlib>
+#include <numeric>
+#include <thread>
+
+#include "bench/bench.h"
+#include "grist/core/context.h"
+#include "grist/ops/experts.h"
+#include "kernels/cpu/isa.h"
+
+extern "C" {
+void sgemm_(const char* ta, const char* tb, const int* m, const int* n, const int* k,
+            const float* alpha, const float* a, const int* lda, const float* b, const int* ldb,
+            const float* beta, float* c, const int* ldc);
+void openblas_set_num_threads(int n) __attribute__((weak));  // absent in another BLAS
+}
+
+namespace {
+
+using namespace grist;
+using bench::Case;
+using bench::random_tensor;
+
+constexpr std::int64_t kExperts = 64, kWidth = 512;
+
+struct Sgemm {
+  static constexpr int n = 2048;
+  std::vector<Buffer> keep;
+  TensorView a = random_tensor(keep, {n, n}, "a"), b = random_tensor(keep, {n, n}, "b"),
+             c = random_tensor(keep, {n, n}, "c");
+  void run() const {
+    const float one = 1, zero = 0;
+    sgemm_("N", "N", &n, &n, &n, &one, a.as<float>(), &n, b.as<float>(), &n, &zero, c.as<float>(),
+           &n);
+  }
+};
+
+// One shape: y (R, F) = x (R, D) W^T, dx = dy W, dW += dy^T x, experts with equal rows.
+struct Grouped {
+  std::vector<Buffer> keep;
+  Context ctx;
+  std::int64_t rows, F;
+  TensorView x, y, dx, dw, master;
+  std::vector<std::int32_t> offsets;
+  ops::WeightView w;
+
+  Grouped(const Context& context, std::int64_t rows_each, std::int64_t width)
+      : ctx(context), rows(rows_each * kExperts), F(width) {
+    x = random_tensor(keep, {rows, kWidth}, "x");
+    y = random_tensor(keep, {rows, F}, "y");
+    dx = random_tensor(keep, {rows, kWidth}, "dx");
+    dw = random_tensor(keep, {kExperts, F, kWidth}, "dw");
+    master = random_tensor(keep, {kExperts, F, kWidth}, "w");
+    for (std::int64_t e = 0; e <= kExperts; ++e)
+      offsets.push_back(static_cast<std::int32_t>(e * rows_each));
+    w.shape = master.shape;
+    keep.emplace_back(ops::weight_bytes(Device::cpu, DType::f32, w.shape), Device::cpu, "packed");
+    w.data = keep.back().data();
+    ops::refresh_weight(ctx, {.out = w, .master = master});
+  }
+  ConstTensorView offsets_view() const { return {offsets.data(), DType::i32, {kExperts + 1}}; }
+  double flops() const { return 2.0 * static_cast<double>(rows) * static_cast<double>(F) * kWidth; }
+  void forward() {
+    ops::expert_down_forward(ctx, {.y = y, .a = x, .expert_offsets = offsets_view(), .w = w});
+  }
+  void input_gradient() {
+    ops::expert_up_backward(ctx, {.dx = dx, .dz = y, .expert_offsets = offsets_view(), .w = w});
+  }
+  void weight_gradient() {
+    ops::expert_weight_gradient(ctx, {.dw = dw,
+                                      .dy = y,
+                                      .dy_token = {},
+                                      .x = x,
+                                      .x_token = {},
+                                      .expert_offsets = offsets_view(),
+                                      .accumulate = true});
+  }
+};
+
+double rate(const Case& c, double seconds) {
+  return c.flops / seconds * 1e-9;
+}
+
+// Prints one line and returns the share of the sgemm rate over the three products together.
+void measure(const Context& ctx, std::int64_t rows, std::int64_t F, int rounds) {
+  const Sgemm sgemm;
+  Grouped g(ctx, rows, F);
+  std::vector<Case> cases = {
+      {"sgemm", 2.0 * 2048 * 2048 * 2048, [&] { sgemm.run(); }, {}},
+      {"forward", g.flops(), [&] { g.forward(); }, {}},
+      {"dx", g.flops(), [&] { g.input_gradient(); }, {}},
+      {"dw", g.flops(), [&] { g.weight_gradient(); }, {}},
+  };
+  bench::run_interleaved(cases, rounds,
+                         ctx.num_workers() == 1 ? bench::Clock::processor : bench::Clock::wall);
+  const double base = rate(cases[0], cases[0].median());
+  double median_sum = 0, best_sum = 0;
+  std::string line = fmt::format("{:7} {:5} {:5}  {:8.1f}", ctx.num_workers(), rows, F, base);
+  for (std::size_t i = 1; i < cases.size(); ++i) {
+    const double r = rate(cases[i], cases[i].median());
+    line += fmt::format("  {:6.1f} {:4.0f} %", r, 100 * r / base);
+    median_sum += cases[i].median();
+    best_sum += cases[i].best();
+  }
+  const double all = 3 * g.flops() * 1e-9;
+  fmt::print("{}   {:6.1f} {:4.0f} %   {:4.0f} %\n", line, all / median_sum,
+             100 * all / median_sum / base, 100 * all / best_sum / rate(cases[0], cases[0].best()));
+  std::fflush(stdout);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int rounds = argc > 1 ? std::atoi(argv[1]) : 7;
+  flush_denormals();
+  if (openblas_set_num_threads == nullptr)
+    fmt::print("this BLAS cannot be told its number of threads\n");
+  fmt::print("grouped matmul, {} experts, d {}, instruction set {}, {} rounds\n", kExperts, kWidth,
+             cpu::native_kernels().name, rounds);
+  fmt::print("GFLOP/s (median) and share of sgemm 2048^3; last column: best round against best\n");
+  fmt::print(
+      "threads  rows width     sgemm  forward        dx             dw             all three       "
+      "best\n");
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  for (const int threads : {1, cores}) {
+    if (openblas_set_num_threads != nullptr) openblas_set_num_threads(threads);
+    ThreadPool pool(threads);
+    Scratch scratch;
+    const Context ctx{.pool = &pool, .scratch = &scratch};
+    for (const std::int64_t F : {64, 128, 256, 512}) {
+      for (const std::int64_t rows : {16, 64, 256}) measure(ctx, rows, F, rounds);
+    }
+    if (cores == 1) break;
+  }
+  return 0;
+}
