@@ -184,6 +184,9 @@ std::string shortest(float v) {
 }
 
 Json Json::parse(std::string_view text, std::string_view where) {
+  // The parser takes a zero byte for the end of its input; what follows must not be ignored.
+  if (const std::size_t zero = text.find('\0'); zero != std::string_view::npos)
+    fail(ExitCode::bad_data, "{}: not valid JSON: a zero byte at byte {}", where, zero);
   Builder builder(where);
   nlohmann::json::sax_parse(text.begin(), text.end(), &builder);
   return builder.take();

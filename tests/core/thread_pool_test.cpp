@@ -1,0 +1,111 @@
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <limits>
+#include <numeric>
+#include <stdexcept>
+#include <vector>
+
+#include "grist/core/context.h"
+#include "grist/core/error.h"
+
+namespace grist {
+namespace {
+
+TEST(ThreadPool, RunsEveryTaskOnce) {
+  for (const int threads : {1, 2, 4}) {
+    ThreadPool pool(threads);
+    EXPECT_EQ(pool.size(), threads);
+    for (const std::int64_t count : {0, 1, 2, 1000}) {
+      std::vector<int> hits(static_cast<std::size_t>(count));
+      std::atomic<bool> worker_ok{true};
+      pool.run(count, [&](std::int64_t i, int worker) {
+        ++hits[static_cast<std::size_t>(i)];
+        if (worker < 0 || worker >= threads) worker_ok = false;
+      });
+      EXPECT_EQ(hits, std::vector<int>(static_cast<std::size_t>(count), 1));
+      EXPECT_TRUE(worker_ok);
+    }
+  }
+}
+
+TEST(ThreadPool, IsReadyForManyShortRounds) {
+  ThreadPool pool(3);
+  std::atomic<std::int64_t> sum{0};
+  for (int round = 0; round < 1000; ++round)
+    pool.run(3, [&](std::int64_t i, int /*worker*/) { sum += i; });
+  EXPECT_EQ(sum, 3000);
+}
+
+TEST(ThreadPool, RethrowsATasksErrorAndGoesOn) {
+  for (const int threads : {1, 4}) {
+    ThreadPool pool(threads);
+    for (int round = 0; round < 20; ++round) {
+      try {
+        pool.run(100, [](std::int64_t i, int /*worker*/) {
+          if (i == 37) throw Error(ExitCode::bad_data, "task 37");
+        });
+        FAIL() << "no error";
+      } catch (const Error& e) {
+        EXPECT_EQ(e.code(), ExitCode::bad_data);
+        EXPECT_STREQ(e.what(), "task 37");
+      }
+      std::atomic<int> done{0};
+      pool.run(50, [&](std::int64_t /*i*/, int /*worker*/) { ++done; });
+      EXPECT_EQ(done, 50);
+    }
+  }
+}
+
+TEST(ThreadPool, ErrorsOfSeveralTasksArriveAsOne) {
+  ThreadPool pool(4);
+  EXPECT_THROW(pool.run(64, [](std::int64_t, int) { throw std::runtime_error("all"); }),
+               std::runtime_error);
+}
+
+TEST(ThreadPool, NestedCallsRunInTheCallingThread) {
+  ThreadPool pool(4);
+  const Context ctx{.pool = &pool};
+  std::vector<std::int64_t> sums(20);
+  pool.run(20, [&](std::int64_t i, int /*worker*/) {
+    parallel_for(ctx, 10, [&](std::int64_t j, int /*inner*/) {
+      sums[static_cast<std::size_t>(i)] += j;  // no lock: one thread runs all ten
+    });
+  });
+  EXPECT_EQ(sums, std::vector<std::int64_t>(20, 45));
+}
+
+TEST(ThreadPool, NestedErrorsArriveToo) {
+  ThreadPool pool(3);
+  const Context ctx{.pool = &pool};
+  EXPECT_THROW(parallel_for(ctx, 8,
+                            [&](std::int64_t, int) {
+                              parallel_for(ctx, 4, [](std::int64_t j, int) {
+                                if (j == 2) throw std::runtime_error("inner");
+                              });
+                            }),
+               std::runtime_error);
+}
+
+TEST(ParallelFor, WorksWithoutAPool) {
+  std::vector<std::int64_t> order;
+  parallel_for({}, 4, [&](std::int64_t i, int worker) {
+    EXPECT_EQ(worker, 0);
+    order.push_back(i);
+  });
+  EXPECT_EQ(order, (std::vector<std::int64_t>{0, 1, 2, 3}));
+}
+
+TEST(FlushDenormals, HoldsInEveryThreadOfAPool) {
+  ThreadPool pool(3);
+  std::vector<int> kept(200);
+  volatile float tiny = std::numeric_limits<float>::min();
+  pool.run(200, [&](std::int64_t i, int worker) {
+    const float half = tiny * 0.5F;
+    if (worker > 0) kept[static_cast<std::size_t>(i)] = half != 0.0F ? 1 : 0;
+  });
+  EXPECT_EQ(std::accumulate(kept.begin(), kept.end(), 0), 0);
+}
+
+}  // namespace
+}  // namespace grist
