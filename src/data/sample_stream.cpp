@@ -114,15 +114,21 @@ Json SampleStream::fingerprints() const {
   for (std::size_t d = 0; d < s.sources.size(); ++d) {
     const Source& source = s.sources[d];
     Json j = Json::object();
-    j.set("name", source.name).set("path", source.path).set("fingerprint", source.fingerprint);
+    j.set("name", source.name);
+    j.set("path", source.path);
+    j.set("fingerprint", source.fingerprint);
     j.set("documents", source.tokens.file().num_documents());
-    j.set("tokens", source.tokens.tokens_an_epoch()).set("weight", source.weight);
+    j.set("tokens", source.tokens.tokens_an_epoch());
+    j.set("weight", source.weight);
     j.set("share", s.blend.share(static_cast<std::int64_t>(d)));
     sources.push_back(std::move(j));
   }
   Json j = Json::object();
-  j.set("sample_order", 1).set("seed", s.seed).set("seq_length", s.options.seq_length);
-  j.set("mask_documents", s.options.mask_documents).set("sources", std::move(sources));
+  j.set("sample_order", 1);
+  j.set("seed", s.seed);
+  j.set("seq_length", s.options.seq_length);
+  j.set("mask_documents", s.options.mask_documents);
+  j.set("sources", std::move(sources));
   return j;
 }
 

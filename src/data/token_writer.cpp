@@ -47,10 +47,14 @@ void refuse_existing(const std::filesystem::path& prefix) {
 
 Json info_json(const TokenFileInfo& info) {
   Json j = Json::object();
-  j.set("format", "grist tokens").set("version", 1);
-  j.set("tokenizer_hash", info.tokenizer_hash).set("vocab_size", info.vocab_size);
-  j.set("eod_id", info.eod_id).set("documents", info.documents);
-  j.set("tokens", info.tokens).set("source_bytes", info.source_bytes);
+  j.set("format", "grist tokens");
+  j.set("version", 1);
+  j.set("tokenizer_hash", info.tokenizer_hash);
+  j.set("vocab_size", info.vocab_size);
+  j.set("eod_id", info.eod_id);
+  j.set("documents", info.documents);
+  j.set("tokens", info.tokens);
+  j.set("source_bytes", info.source_bytes);
   return j;
 }
 

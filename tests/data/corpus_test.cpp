@@ -1,0 +1,237 @@
+// Reading corpora: formats, compression, bad lines, damaged archives.
+#include "grist/data/corpus.h"
+
+#include "data/archive.h"
+#include "data/support.h"
+#include "grist/core/check.h"
+#include "grist/core/hash.h"
+#include "grist/core/random.h"
+
+namespace grist {
+namespace {
+
+using test::TempDir;
+using test::throws;
+using Texts = std::vector<std::string>;
+
+CorpusOptions options(Texts inputs, OnBadLine on_bad_line = OnBadLine::refuse) {
+  CorpusOptions o;
+  o.inputs = std::move(inputs);
+  o.on_bad_line = on_bad_line;
+  return o;
+}
+
+Texts read(const CorpusOptions& o, BadLines* bad = nullptr) {
+  Texts texts;
+  BadLines found = for_each_document(o, [&](std::string_view t) { texts.emplace_back(t); });
+  if (bad != nullptr) *bad = std::move(found);
+  return texts;
+}
+
+std::string line(std::string_view text) {
+  return fmt::format("{{\"id\": 1, \"text\": \"{}\"}}\n", text);
+}
+
+TEST(Corpus, ReadsEveryKindInOrder) {
+  const TempDir dir;
+  dir.write("1.txt", "one\ntwo\n");
+  dir.write("2.jsonl", line("a") + line("b"));
+  dir.write("3.txt.gz", test::gzip("three"));
+  dir.write("4.jsonl.gz", test::gzip(line("c")));
+  dir.write("5.jsonl.zst", test::zstd(line("d") + line("e")));
+  dir.write("6.txt.zst", test::zstd("six"));
+  dir.write("7.ndjson", line("f"));
+  dir.write("8.json", line("g"));
+
+  EXPECT_EQ(read(options({dir / "*"})),
+            (Texts{"one\ntwo\n", "a", "b", "three", "c", "d", "e", "six", "f", "g"}));
+}
+
+TEST(Corpus, ReadsMembersAndFramesPutTogether) {
+  const TempDir dir;
+  const std::string half = line("a") + "{\"text\": ";
+  dir.write("m.jsonl.gz", test::gzip(half) + test::gzip("\"b\"}\n") + test::gzip(""));
+  dir.write("m.jsonl.zst", test::zstd(half) + test::zstd("\"b\"}\n") + test::zstd(""));
+
+  EXPECT_EQ(read(options({dir / "m.jsonl.gz", dir / "m.jsonl.zst"})), (Texts{"a", "b", "a", "b"}));
+}
+
+TEST(Corpus, PassesOverLineEndsMarksAndBlankLines) {
+  const TempDir dir;
+  dir.write(
+      "a.jsonl",
+      "\xEF\xBB\xBF{\"text\":\"a\"}\r\n\r\n  \t\n{\"text\":\"b\\n\\u00e9\"}\r\n{\"text\":\"\"}");
+  dir.write("b.jsonl", "");
+  dir.write("c.txt", "\xEF\xBB\xBFwhole\r\nfile");
+
+  EXPECT_EQ(read(options({dir / "*"})), (Texts{"a", "b\n\xC3\xA9", "", "whole\r\nfile"}));
+}
+
+TEST(Corpus, TakesTheKeyThatIsAskedFor) {
+  const TempDir dir;
+  dir.write("a.jsonl", "{\"text\":\"no\",\"content\":\"yes\"}\n");
+  CorpusOptions o = options({dir / "a.jsonl"});
+  o.text_key = "content";
+
+  EXPECT_EQ(read(o), Texts{"yes"});
+}
+
+TEST(Corpus, LinesAcrossChunksArriveWhole) {
+  const TempDir dir;
+  const Random random(3, "lines");
+  Texts want;
+  std::string all;
+  for (std::uint64_t i = 0; all.size() < (std::size_t{5} << 20); ++i) {
+    want.push_back(std::string(random.below(i, i % 100 == 0 ? 1500000 : 5000),
+                               static_cast<char>('a' + i % 26)));
+    all += line(want.back());
+  }
+  dir.write("a.jsonl", all);
+  dir.write("b.jsonl.gz", test::gzip(all));
+  dir.write("c.jsonl.zst", test::zstd(all));
+
+  for (const char* name : {"a.jsonl", "b.jsonl.gz", "c.jsonl.zst"})
+    EXPECT_EQ(read(options({dir / name})), want) << name;
+}
+
+// ---- bad lines -------------------------------------------------------------------------------
+
+struct BadLine {
+  std::string text;
+  const char* reason;
+};
+
+const std::vector<BadLine> kBadLines = {
+    {"{\"text\": \"a\"", "not valid JSON"},
+    {"{\"text\": \"a\"} x", "not valid JSON"},
+    {"text", "not valid JSON"},
+    {"{\"text\": \"\\ud800\"}", "not valid JSON"},
+    {"[1, 2]", "not a JSON object"},
+    {"\"text\"", "not a JSON object"},
+    {"{\"content\": \"a\"}", "has no key \"text\""},
+    {"{\"text\": 3}", "is not a string"},
+    {"{\"text\": null}", "is not a string"},
+    {"{\"text\": \"\xFF\"}", "not valid UTF-8"},
+    {"{\"text\": \"\xC3\"}", "not valid UTF-8"},
+};
+
+TEST(BadLines, AreSkippedCountedAndNamed) {
+  const TempDir dir;
+  for (const BadLine& bad_line : kBadLines) {
+    dir.write("a.jsonl", line("a") + bad_line.text + "\n" + line("b"));
+    BadLines bad;
+
+    EXPECT_EQ(read(options({dir / "a.jsonl"}, OnBadLine::skip), &bad), (Texts{"a", "b"}));
+
+    ASSERT_EQ(bad.count, 1) << bad_line.text;
+    EXPECT_EQ(bad.first[0].find((dir / "a.jsonl") + ":2: "), 0U) << bad.first[0];
+    EXPECT_NE(bad.first[0].find(bad_line.reason), std::string::npos) << bad.first[0];
+  }
+}
+
+TEST(BadLines, AreRefusedTogether) {
+  const TempDir dir;
+  std::string all = line("a");
+  for (const BadLine& bad_line : kBadLines) all += bad_line.text + "\n";
+  dir.write("a.jsonl", all);
+  int called = 0;
+
+  EXPECT_TRUE(throws(ExitCode::bad_data, fmt::format("{} bad lines", kBadLines.size()), [&] {
+    for_each_document(options({dir / "a.jsonl"}), [&](std::string_view) { ++called; });
+  }));
+  EXPECT_TRUE(throws(ExitCode::bad_data, "a.jsonl:2: ", [&] { read(options({dir / "a.jsonl"})); }));
+  EXPECT_EQ(called, 1);
+}
+
+TEST(BadLines, TextThatIsNotUtf8) {
+  const TempDir dir;
+  dir.write("a.txt", "caf\xE9");
+
+  EXPECT_TRUE(
+      throws(ExitCode::bad_data, "not valid UTF-8", [&] { read(options({dir / "a.txt"})); }));
+  EXPECT_EQ(read(options({dir / "a.txt"}, OnBadLine::skip)), Texts{});
+}
+
+TEST(BadLines, TooLongIsALimitNotMemory) {
+  const TempDir dir;
+  const std::string big(3 << 20, 'x');
+  dir.write("a.jsonl", line("a") + line(big) + line("b") + line(std::string(999, 'y')) + line("c"));
+  dir.write("b.jsonl", line(big));
+  dir.write("c.jsonl", "x" + big);  // no line end
+  dir.write("d.txt", big);
+  dir.write("e.txt", std::string(1000, 'z'));
+  CorpusOptions o = options({dir / "*"}, OnBadLine::skip);
+  o.max_document_bytes = 1000;
+  BadLines bad;
+
+  EXPECT_EQ(read(o, &bad), (Texts{"a", "b", "c", std::string(1000, 'z')}));
+
+  ASSERT_EQ(bad.count, 5);
+  const Texts where = {"a.jsonl:2:", "a.jsonl:4:", "b.jsonl:1:", "c.jsonl:1:", "d.txt:1:"};
+  for (std::size_t i = 0; i < 5; ++i) {
+    EXPECT_NE(bad.first[i].find(where[i]), std::string::npos) << bad.first[i];
+    EXPECT_NE(bad.first[i].find("longer than 1000 bytes"), std::string::npos) << bad.first[i];
+  }
+}
+
+TEST(BadLines, OnlyTheFirstAreNamed) {
+  const TempDir dir;
+  std::string all;
+  for (int i = 0; i < 50; ++i) all += "x\n";
+  dir.write("a.jsonl", all);
+  BadLines bad;
+
+  read(options({dir / "a.jsonl"}, OnBadLine::skip), &bad);
+
+  EXPECT_EQ(bad.count, 50);
+  EXPECT_EQ(bad.first.size(), BadLines::kNamed);
+  EXPECT_EQ(parse_on_bad_line("skip"), OnBadLine::skip);
+  EXPECT_TRUE(throws(ExitCode::usage, "ignore", [] { parse_on_bad_line("ignore"); }));
+}
+
+// ---- files -----------------------------------------------------------------------------------
+
+TEST(Corpus, DamagedArchivesAreRefusedUnderEitherPolicy) {
+  const TempDir dir;
+  std::string text;
+  const Random random(5, "noise");
+  for (std::uint64_t i = 0; i < 2000; ++i) text += line(hash_hex(random.bits(i)));
+  const std::string gz = test::gzip(text);
+  const std::string zst = test::zstd(text);
+  for (const std::size_t cut :
+       {std::size_t{0}, std::size_t{1}, std::size_t{5}, gz.size() / 2, gz.size() - 1})
+    dir.write(fmt::format("cut{}.jsonl.gz", cut), gz.substr(0, cut));
+  for (const std::size_t cut :
+       {std::size_t{0}, std::size_t{1}, std::size_t{5}, zst.size() / 2, zst.size() - 1})
+    dir.write(fmt::format("cut{}.jsonl.zst", cut), zst.substr(0, cut));
+  dir.write("foreign.txt.gz", text);
+  dir.write("foreign.txt.zst", text);
+  dir.write("tail.txt.gz", gz + "rubbish behind the end");
+  dir.write("tail.txt.zst", zst + "rubbish behind the end");
+  std::string flipped = gz;
+  flipped[gz.size() - 6] = static_cast<char>(flipped[gz.size() - 6] ^ 1);  // the checksum
+  dir.write("sum.txt.gz", flipped);
+
+  for (const std::string& name : dir.names()) {
+    for (const OnBadLine policy : {OnBadLine::refuse, OnBadLine::skip}) {
+      EXPECT_TRUE(throws(ExitCode::bad_data, name, [&] { read(options({dir / name}, policy)); }))
+          << name;
+    }
+  }
+}
+
+TEST(Corpus, InputsMustExistAndBeOfAKnownKind) {
+  const TempDir dir;
+  dir.write("a.txt", "a");
+  dir.write("b.pdf", "b");
+  dir.write("c[1].txt", "c");
+
+  EXPECT_TRUE(throws(ExitCode::not_found, "none", [&] { expand_inputs({dir / "none*.txt"}); }));
+  EXPECT_TRUE(throws(ExitCode::bad_data, "b.pdf", [&] { expand_inputs({dir / "*"}); }));
+  EXPECT_TRUE(throws(ExitCode::usage, "folder", [&] { expand_inputs({dir / ""}); }));
+  EXPECT_TRUE(throws(ExitCode::usage, "no input", [&] { expand_inputs({}); }));
+  EXPECT_EQ(read(options({dir / "c[1].txt", dir / "*.txt", dir / "a.txt"})), (Texts{"c", "a"}));
+}
+
+}  // namespace
+}  // namespace grist

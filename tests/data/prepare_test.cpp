@@ -1,0 +1,193 @@
+// Text to tokens: the same bytes for any number of threads, and nothing half-written.
+#include "grist/data/prepare.h"
+
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include "data/archive.h"
+#include "data/support.h"
+#include "grist/core/check.h"
+#include "grist/core/random.h"
+
+namespace grist {
+namespace {
+
+using test::Documents;
+using test::TempDir;
+using test::throws;
+
+constexpr std::int32_t kEnd = 256;
+
+// A byte is its own id.
+Encoder bytes_encoder() {
+  return [](std::string_view text, std::vector<std::int32_t>& ids) {
+    for (const char c : text) ids.push_back(static_cast<unsigned char>(c));
+  };
+}
+
+PrepareOptions options(const TempDir& dir, std::string_view input, int threads = 2) {
+  PrepareOptions o;
+  o.corpus.inputs = {dir / input};
+  o.output = dir / "out";
+  o.threads = threads;
+  o.make_encoder = bytes_encoder;
+  o.vocab_size = 257;
+  o.eod_id = kEnd;
+  o.tokenizer_hash = "bytes";
+  o.progress = false;
+  return o;
+}
+
+std::string line(std::string_view text) {
+  return fmt::format("{{\"text\": \"{}\"}}\n", text);
+}
+
+std::string many_lines(std::uint64_t count, std::uint64_t longest) {
+  const Random random(9, "documents");
+  std::string all;
+  for (std::uint64_t i = 0; i < count; ++i)
+    all += line(std::string(random.below(i, longest), static_cast<char>('a' + i % 26)));
+  return all;
+}
+
+TEST(Prepare, WritesEveryDocumentWithItsEnd) {
+  const TempDir dir;
+  dir.write("in.1.jsonl", line("ab") + line("") + line("c"));
+  dir.write("in.2.txt.gz", test::gzip("de"));
+
+  const PrepareSummary summary = prepare(options(dir, "in.*"));
+
+  const TokenFile file(dir / "out");
+  EXPECT_EQ(test::read_documents(file, 257),
+            (Documents{{'a', 'b', kEnd}, {'c', kEnd}, {'d', 'e', kEnd}}));
+  EXPECT_EQ(summary.documents, 3);
+  EXPECT_EQ(summary.empty_documents, 1);
+  EXPECT_EQ(summary.tokens, 8);
+  EXPECT_EQ(summary.text_bytes, 5U);
+  ASSERT_TRUE(file.info().has_value());
+  EXPECT_EQ(*file.info(), (TokenFileInfo{.tokenizer_hash = "bytes",
+                                         .vocab_size = 257,
+                                         .eod_id = kEnd,
+                                         .documents = 3,
+                                         .tokens = 8,
+                                         .source_bytes = 5}));
+  EXPECT_NE(summary.line().find("3 documents, 8 tokens"), std::string::npos) << summary.line();
+}
+
+TEST(Prepare, AppendsNothingWithoutAnEnd) {
+  const TempDir dir;
+  dir.write("a.jsonl", line("ab") + line("c"));
+  PrepareOptions o = options(dir, "a.jsonl");
+  o.eod_id = -1;
+
+  prepare(o);
+
+  EXPECT_EQ(test::read_documents(TokenFile(dir / "out"), 257), (Documents{{'a', 'b'}, {'c'}}));
+}
+
+TEST(Prepare, TheNumberOfThreadsChangesNoByte) {
+  const TempDir dir;
+  dir.write("in.1.jsonl", many_lines(3000, 4000));
+  dir.write("in.2.jsonl.zst", test::zstd(many_lines(500, 9000)));
+  dir.write("in.3.txt", std::string(3 << 20, 'q'));
+  std::vector<std::string> first;
+  for (const int threads : {1, 2, 7}) {
+    PrepareOptions o = options(dir, "in.*", threads);
+    o.overwrite = true;
+
+    prepare(o);
+
+    std::vector<std::string> files;
+    for (const char* suffix : {".bin", ".idx", ".json"})
+      files.push_back(read_text((dir / "out") + suffix));
+    if (first.empty()) first = files;
+    EXPECT_EQ(files, first) << threads;
+  }
+  EXPECT_GT(first[0].size(), std::size_t{10} << 20);
+}
+
+TEST(Prepare, BadLinesAreRefusedWithTheirCount) {
+  const TempDir dir;
+  dir.write("a.jsonl", line("a") + "x\n" + many_lines(3000, 4000) + "y\n" + line("b"));
+
+  EXPECT_TRUE(throws(ExitCode::bad_data, "2 bad lines", [&] { prepare(options(dir, "a.jsonl")); }));
+  EXPECT_TRUE(
+      throws(ExitCode::bad_data, "a.jsonl:3003: ", [&] { prepare(options(dir, "a.jsonl")); }));
+  EXPECT_EQ(dir.names(), std::vector<std::string>{"a.jsonl"});
+}
+
+TEST(Prepare, BadLinesAreSkippedWithTheirCount) {
+  const TempDir dir;
+  dir.write("a.jsonl", line("a") + "x\n" + line("b"));
+  PrepareOptions o = options(dir, "a.jsonl");
+  o.corpus.on_bad_line = OnBadLine::skip;
+
+  const PrepareSummary summary = prepare(o);
+
+  EXPECT_EQ(summary.bad.count, 1);
+  EXPECT_EQ(summary.documents, 2);
+}
+
+TEST(Prepare, ATruncatedArchiveLeavesTheOldOutput) {
+  const TempDir dir;
+  test::write_tokens(dir / "out", {{1, 2, 3}}, 257);
+  const std::string gz = test::gzip(many_lines(2000, 4000));
+  dir.write("a.jsonl.gz", gz.substr(0, gz.size() - 100));
+  PrepareOptions o = options(dir, "a.jsonl.gz");
+  o.overwrite = true;
+
+  EXPECT_TRUE(throws(ExitCode::bad_data, "truncated", [&] { prepare(o); }));
+
+  EXPECT_EQ(test::read_documents(TokenFile(dir / "out"), 257), (Documents{{1, 2, 3}}));
+  EXPECT_EQ(dir.names(),
+            (std::vector<std::string>{"a.jsonl.gz", "out.bin", "out.idx", "out.json"}));
+}
+
+TEST(Prepare, AnExistingOutputIsRefusedBeforeAnyWork) {
+  const TempDir dir;
+  test::write_tokens(dir / "out", {{1, 2, 3}}, 257);
+
+  EXPECT_TRUE(throws(ExitCode::cannot_create, "--overwrite",
+                     [&] { prepare(options(dir, "missing.jsonl")); }));
+}
+
+TEST(Prepare, AnErrorOfAnEncoderArrives) {
+  const TempDir dir;
+  dir.write("a.jsonl", many_lines(3000, 4000));
+  PrepareOptions o = options(dir, "a.jsonl", 3);
+  o.make_encoder = [] {
+    return [](std::string_view text, std::vector<std::int32_t>& ids) {
+      if (text.size() > 3990) fail(ExitCode::internal, "the encoder failed");
+      ids.push_back(1);
+    };
+  };
+
+  EXPECT_TRUE(throws(ExitCode::internal, "the encoder failed", [&] { prepare(o); }));
+  EXPECT_EQ(dir.names(), std::vector<std::string>{"a.jsonl"});
+}
+
+TEST(Prepare, AnInputWithoutTextIsAnError) {
+  const TempDir dir;
+  dir.write("a.jsonl", line("") + "\n");
+
+  EXPECT_TRUE(throws(ExitCode::bad_data, "no tokens", [&] { prepare(options(dir, "a.jsonl")); }));
+}
+
+TEST(Prepare, AFullDiskLeavesNothing) {
+  const TempDir dir;
+  const std::string small = dir / "small";
+  make_directories(small);
+  if (::geteuid() != 0 || ::mount("tmpfs", small.c_str(), "tmpfs", 0, "size=1m") != 0)
+    GTEST_SKIP() << "needs the right to mount a small file system";
+  dir.write("a.jsonl", many_lines(3000, 4000));
+  PrepareOptions o = options(dir, "a.jsonl");
+  o.output = small + "/out";
+
+  EXPECT_TRUE(throws(ExitCode::io, "No space left", [&] { prepare(o); }));
+
+  EXPECT_TRUE(std::filesystem::is_empty(small));
+  ::umount(small.c_str());
+}
+
+}  // namespace
+}  // namespace grist
