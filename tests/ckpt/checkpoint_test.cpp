@@ -1,0 +1,281 @@
+// Saving, finding, loading, resharding, pruning: the ordinary life of a checkpoint folder.
+#include "grist/ckpt/checkpoint.h"
+
+#include <cstdio>
+#include <fstream>
+
+#include "ckpt/fixture.h"
+#include "ckpt/storage_models.h"
+#include "grist/ckpt/report.h"
+#include "grist/core/check.h"
+
+namespace grist::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+TEST(Checkpoint, RoundTripsEveryDtypeAndShape) {
+  const TempFolder temp;
+  CheckpointFolder folder(temp / "run/checkpoints", kRun);
+
+  const SavedStep saved = save_step(folder, 1000, 1);
+
+  EXPECT_EQ(saved.folder, temp / "run/checkpoints/step-00001000");
+  EXPECT_EQ(loaded_step(folder.path()), 1000);
+  EXPECT_EQ(read_text(temp / "run/checkpoints/latest"), "step-00001000\n");
+  const CheckpointReader reader(saved.folder);
+  EXPECT_EQ(reader.manifest().uuid, kRun);
+  EXPECT_EQ(reader.manifest().parent_step, 999);
+  EXPECT_EQ(reader.manifest().layout.at("world").as_int(), 1);
+  EXPECT_EQ(reader.text("empty.txt"), "");
+  EXPECT_EQ(reader.manifest().total_bytes(), saved.bytes);
+  EXPECT_EQ(code_of([&] { reader.text("missing.txt"); }), ExitCode::bad_data);
+}
+
+TEST(Checkpoint, StepsAreTheSameBytesEachTime) {
+  const TempFolder temp;
+  CheckpointFolder a(temp / "a", kRun), b(temp / "b", kRun);
+  save_step(a, 5);
+  save_step(b, 5);
+  for (const char* name : {"manifest.json", "shard-00000-of-00002.safetensors",
+                           "shard-00001-of-00002.safetensors", "config.yaml"})
+    EXPECT_EQ(read_text(temp / "a/step-00000005" / name),
+              read_text(temp / "b/step-00000005" / name));
+}
+
+class Reshard : public ::testing::TestWithParam<std::tuple<int, int, int>> {};
+
+TEST_P(Reshard, AnyLayoutLoadsAnyOther) {
+  const auto [shards, pieces, block] = GetParam();
+  const TempFolder temp;
+  CheckpointFolder folder(temp / "c", kRun, {.block_bytes = static_cast<std::uint64_t>(block)});
+  save_step(folder, 3, shards);
+  State got(-1);
+  const State want(3);
+
+  std::vector<TensorDestination> all;
+  for (const TensorDestination& d : got.destinations()) {
+    for (int p = 0; p < pieces; ++p) {
+      TensorDestination part = d;
+      part.begin = d.end * p / pieces;
+      part.end = d.end * (p + 1) / pieces;
+      part.data =
+          static_cast<std::byte*>(d.data) + static_cast<std::size_t>(part.begin) * size_of(d.dtype);
+      all.push_back(part);
+    }
+  }
+  CheckpointReader(temp / "c/step-00000003").read(all);
+
+  EXPECT_TRUE(got == want);
+}
+INSTANTIATE_TEST_SUITE_P(Layouts, Reshard,
+                         ::testing::Combine(::testing::Values(1, 2, 3, 8),
+                                            ::testing::Values(1, 2, 5, 8),
+                                            ::testing::Values(512, 4096, 4 << 20)));
+
+TEST(Checkpoint, ReadsOnlyAnExtentAndOnlyItsBlocks) {
+  const TempFolder temp;
+  CheckpointFolder folder(temp / "c", kRun, {.block_bytes = 512});
+  const SavedStep saved = save_step(folder, 3, 1);
+  State want(3);
+  std::vector<std::byte> row(8 * sizeof(float));
+  const TensorDestination part{.name = "embed",
+                               .dtype = DType::f32,
+                               .shape = {31, 8},
+                               .begin = 16,
+                               .end = 24,
+                               .data = row.data()};
+  const ReadOptions any{.ignore_prefixes = {""}, .touched_blocks_only = true};
+  {  // damage far from what is asked for: the last byte of the file
+    const File f = File::open_append(saved.folder / "shard-00000-of-00001.safetensors");
+    const std::uint64_t size = f.size();
+    std::fstream raw(saved.folder / "shard-00000-of-00001.safetensors");
+    raw.seekp(static_cast<std::streamoff>(size - 1));
+    raw.put(static_cast<char>(0x5A));
+  }
+
+  CheckpointReader(saved.folder).read({&part, 1}, any);
+
+  EXPECT_EQ(std::memcmp(row.data(), want.bytes("embed").data() + 64, row.size()), 0);
+  EXPECT_THROW(CheckpointReader(saved.folder).read({&part, 1}, {.ignore_prefixes = {""}}),
+               DamagedStep);
+}
+
+TEST(Checkpoint, AnotherArchitectureIsRefusedAtOnceNamingBothShapes) {
+  const TempFolder temp;
+  CheckpointFolder folder(temp / "c", kRun);
+  save_step(folder, 1);
+  save_step(folder, 2);
+  std::vector<TensorSpec> specs = small_model();
+  specs[0].shape = {32, 8};
+  specs[1].name = "layers.0.experts.9.w1";
+  specs[3].dtype = DType::f32;
+  State other(-1, specs);
+
+  std::string what;
+  EXPECT_EQ(code_of([&] { load_newest(temp / "c", other.destinations()); }, &what),
+            ExitCode::bad_data);
+
+  for (const char* part :
+       {"another architecture", "step-00000002",
+        "embed (checkpoint f32 (31, 8), model f32 (32, 8))", "layers.0.experts.9.w1 (16, 8)",
+        "layers.0.experts.0.w1 (16, 8)", "layers.0.bias (checkpoint f64 (7), model f32 (7))",
+        "not in the checkpoint", "not in the model"})
+    EXPECT_NE(what.find(part), std::string::npos) << part << " is not in: " << what;
+}
+
+TEST(Checkpoint, ExtraTensorsAreIgnoredOnlyByPrefix) {
+  const TempFolder temp;
+  CheckpointFolder folder(temp / "c", kRun);
+  save_step(folder, 1);
+  std::vector<TensorSpec> specs = small_model();
+  std::erase_if(specs, [](const TensorSpec& t) { return t.name.starts_with("optim."); });
+  State weights(-1, specs);
+
+  EXPECT_EQ(code_of([&] { load_newest(temp / "c", weights.destinations()); }), ExitCode::bad_data);
+  EXPECT_TRUE(load_newest(temp / "c", weights.destinations(), {.ignore_prefixes = {"optim."}}));
+  EXPECT_TRUE(weights == State(1, specs));
+}
+
+TEST(Checkpoint, SlicesThatDoNotTileATensorAreOurBug) {
+  const TempFolder temp;
+  CheckpointFolder folder(temp / "c", kRun);
+  const std::vector<float> x(10, 1.0F);
+  const auto save = [&](std::int64_t cut, std::int64_t again) {
+    const TensorSlice a{
+        .name = "x", .dtype = DType::f32, .shape = {10}, .begin = 0, .end = cut, .data = x.data()};
+    const TensorSlice b{.name = "x",
+                        .dtype = DType::f32,
+                        .shape = {10},
+                        .begin = again,
+                        .end = 10,
+                        .data = x.data()};
+    folder.save({.step = 1, .shards = {{a}, {b}}});
+  };
+  EXPECT_EQ(code_of([&] { save(5, 6); }), ExitCode::internal);
+  EXPECT_EQ(code_of([&] { save(5, 4); }), ExitCode::internal);
+  EXPECT_EQ(steps_in(temp / "c"), std::vector<std::int64_t>{});
+  save(5, 5);
+  EXPECT_EQ(steps_in(temp / "c"), std::vector<std::int64_t>{1});
+}
+
+TEST(Checkpoint, EmptyOrMissingFolderMeansNoCheckpoint) {
+  const TempFolder temp;
+  EXPECT_EQ(loaded_step(temp / "missing"), -1);
+  fs::create_directories(temp / "empty/step-00000001.tmp-x-0");
+  fs::create_directories(temp / "empty/step-1");
+  EXPECT_EQ(loaded_step(temp / "empty"), -1);
+  EXPECT_EQ(code_of([&] { resolve_steps(temp / "empty"); }), ExitCode::not_found);
+}
+
+TEST(Checkpoint, SavingAStepAgainReplacesIt) {
+  for (const bool can_exchange : {true, false}) {
+    const TempFolder temp;
+    RecordingStorage storage;
+    storage.can_exchange = can_exchange;
+    CheckpointFolder folder(temp / "c", kRun, {.storage = &storage});
+    save_step(folder, 1);
+    State other(77);
+    folder.save(request_of(other, 1, 3));
+
+    State got(-1);
+    ASSERT_TRUE(load_newest(temp / "c", got.destinations()));
+    EXPECT_TRUE(got == State(77));
+    EXPECT_EQ(folder.sweep(), 0) << "something was left behind";
+  }
+}
+
+TEST(Checkpoint, AStepOfAnotherRunIsNotOverwritten) {
+  const TempFolder temp;
+  CheckpointFolder(temp / "c", kRun).save([] {
+    static State s(1);
+    return request_of(s, 1, 1);
+  }());
+  CheckpointFolder other(temp / "c", kOtherRun);
+  EXPECT_EQ(code_of([&] { save_step(other, 1); }), ExitCode::cannot_create);
+  EXPECT_EQ(loaded_step(temp / "c"), 1);
+}
+
+TEST(Checkpoint, PruneKeepsTheNewestGoodSteps) {
+  const TempFolder temp;
+  CheckpointFolder folder(temp / "c", kRun);
+  for (int step = 1; step <= 6; ++step) save_step(folder, step);
+  EXPECT_EQ(folder.prune(0), 0);
+  fs::resize_file(temp / "c/step-00000006/config.yaml",
+                  1);  // damaged: does not count, is not removed
+
+  EXPECT_EQ(folder.prune(2), 3);
+
+  EXPECT_EQ(steps_in(temp / "c"), (std::vector<std::int64_t>{6, 5, 4}));
+  EXPECT_EQ(loaded_step(temp / "c"), 5);
+  EXPECT_EQ(folder.prune(9), 0);
+}
+
+TEST(Checkpoint, SweepRemovesLeftoversButNotWhatALiveProcessHolds) {
+  const TempFolder temp;
+  CheckpointFolder folder(temp / "c", kRun);
+  save_step(folder, 1);
+  const fs::path used = temp / "c/step-00000002.tmp-other-0";
+  for (const fs::path& p :
+       {used, temp / "c/step-00000002.tmp-dead-0", temp / "c/step-00000000.del"}) {
+    fs::create_directories(p);
+    File::create(p / "shard").append("x");
+  }
+  File::create(temp / "c/latest.tmp-dead-3").append("x");
+  {
+    const FolderLock lock(used);
+    ASSERT_TRUE(lock.held());
+    EXPECT_EQ(folder.sweep(), 3);
+    EXPECT_TRUE(fs::exists(used));
+  }
+  EXPECT_EQ(folder.sweep(), 1);
+  EXPECT_FALSE(fs::exists(used));
+  EXPECT_EQ(loaded_step(temp / "c"), 1);
+}
+
+TEST(Checkpoint, ResolvesWhatAUserPointsAt) {
+  const TempFolder temp;
+  CheckpointFolder folder(temp / "run/checkpoints", kRun);
+  save_step(folder, 1);
+  save_step(folder, 2);
+  for (const char* path : {"run", "run/", "run/checkpoints", "run/checkpoints/latest"}) {
+    const auto steps = resolve_steps(temp / path);
+    ASSERT_EQ(steps.size(), 2U) << path;
+    EXPECT_EQ(steps[0].step, 2);
+  }
+  for (const char* path : {"run/checkpoints/step-00000001", "run/checkpoints/step-00000001/"}) {
+    const auto steps = resolve_steps(temp / path);
+    ASSERT_EQ(steps.size(), 1U) << path;
+    EXPECT_EQ(find_newest_good(steps)->step(), 1);
+  }
+  EXPECT_EQ(code_of([&] { resolve_steps(temp / "nowhere"); }), ExitCode::not_found);
+}
+
+TEST(Checkpoint, ReportListsAndNamesDamage) {
+  const TempFolder temp;
+  CheckpointFolder folder(temp / "c", kRun);
+  save_step(folder, 1);
+  save_step(folder, 2);
+  EXPECT_TRUE(checkpoint_ls(temp / "c").ok);
+  EXPECT_TRUE(checkpoint_verify(temp / "c").ok);
+  {
+    std::fstream raw(temp / "c/step-00000002/config.yaml");
+    raw.put('X');
+  }
+  EXPECT_TRUE(checkpoint_ls(temp / "c").ok);
+  const CheckpointReport report = checkpoint_verify(temp / "c");
+  EXPECT_FALSE(report.ok);
+  EXPECT_NE(report.text.find("config.yaml bytes [0, 8): sum "), std::string::npos) << report.text;
+  fs::remove(temp / "c/step-00000002/config.yaml");
+  EXPECT_FALSE(checkpoint_ls(temp / "c").ok);
+}
+
+TEST(Checkpoint, UuidsDiffer) {
+  const std::string a = new_uuid(), b = new_uuid();
+  EXPECT_EQ(a.size(), 36U);
+  EXPECT_EQ(a[14], '4');
+  EXPECT_NE(a, b);
+}
+
+}  // namespace
+}  // namespace grist::test
