@@ -23,14 +23,6 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-GRIST_CLONES void scale_row(float* x, float s, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; i += kLanes) {
-    Lanes v;
-    load(v, x + i, n - i);
-    store(x + i, v * s, n - i);
-  }
-}
-
 struct ForwardSpace {  // of one worker
   float* k_columns;    // panels, depth Dh, a column a key
   float* v_rows;       // panels, depth keys
