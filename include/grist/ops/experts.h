@@ -22,7 +22,7 @@ struct ExpertUpForward {
   TensorView z;                    // out (R, 2F)
   TensorView a;                    // out (R, F)
   ConstTensorView x;               // in  (N, D)
-  ConstTensorView row_token;       // in  (R) i32, or empty
+  ConstTensorView row_token = {};  // in  (R) i32, or empty
   ConstTensorView expert_offsets;  // in  (E+1) i32
   WeightView w;                    // in  (E, 2F, D)
 };
@@ -44,7 +44,7 @@ struct ExpertDownBackward {
   TensorView drow_weight;          // out (R) f32
   ConstTensorView dy;              // in  (N, D)  gradient of the token output
   ConstTensorView z;               // in  (R, 2F)
-  ConstTensorView row_token;       // in  (R) i32, or empty
+  ConstTensorView row_token = {};  // in  (R) i32, or empty
   ConstTensorView row_weight;      // in  (R) f32
   ConstTensorView expert_offsets;  // in  (E+1) i32
   WeightView w;                    // in  (E, D, F)
@@ -64,9 +64,9 @@ void expert_up_backward(const Context& ctx, const ExpertUpBackward& a);  // need
 struct ExpertWeightGradient {
   TensorView dw;                   // out (E, O, I) f32
   ConstTensorView dy;              // in  (R, O), or (N, O) with dy_token
-  ConstTensorView dy_token;        // in  (R) i32, or empty
+  ConstTensorView dy_token = {};   // in  (R) i32, or empty
   ConstTensorView x;               // in  (R, I), or (N, I) with x_token
-  ConstTensorView x_token;         // in  (R) i32, or empty
+  ConstTensorView x_token = {};    // in  (R) i32, or empty
   ConstTensorView expert_offsets;  // in  (E+1) i32
   bool accumulate = true;
 };
