@@ -23,14 +23,6 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-GRIST_CLONES void scale_row(float* x, float s, std::int64_t n) {
-  for (std::int64_t i = 0; i < n; i += kLanes) {
-    Lanes v;
-    load(v, x + i, n - i);
-    store(x + i, v * s, n - i);
-  }
-}
-
 struct ForwardSpace {  // of one worker
   float* k_columns;    // panels, depth Dh, a column a key
   float* v_rows;       // panels, depth keys
@@ -49,8 +41,7 @@ class ForwardTask {
     const std::int64_t H = a_.q.shape[1];
     const std::int64_t group = H / a_.k.shape[1];
     const std::int64_t keys = t_.query_end > 0 ? t_.visible(t_.query_end - 1) : 0;
-    for (std::int64_t h = t_.kv_head * group; h < (t_.kv_head + 1) * group; ++h) clear(h);
-    for (std::int64_t key = 0; key < keys; key += kKeySpan) {
+    for (std::int64_t key = 0; key == 0 || key < keys; key += kKeySpan) {
       const std::int64_t span[2] = {key, std::min(keys, key + kKeySpan)};
       pack(span);
       for (std::int64_t h = t_.kv_head * group; h < (t_.kv_head + 1) * group; ++h) {
@@ -66,24 +57,28 @@ class ForwardTask {
     return (t_.first_query + i) * a_.q.shape[1] + h;
   }
 
-  void clear(std::int64_t h) {
-    for (std::int64_t i = t_.query_begin; i < t_.query_end; ++i) {
-      a_.lse.as<float>()[row_of(i, h)] = -kInfinity;
-      row_sums_[row_of(i, h)] = 0.0F;
-      std::fill_n(a_.o.as<float>() + row_of(i, h) * Dh_, Dh_, 0.0F);
+  // No key seen yet. O is written whole by the first key block; a query block that sees no key is
+  // cleared here.
+  void start(std::int64_t h, std::int64_t i, std::int64_t rows) {
+    for (std::int64_t r = i; r < i + rows; ++r) {
+      a_.lse.as<float>()[row_of(r, h)] = -kInfinity;
+      row_sums_[row_of(r, h)] = 0.0F;
+      if (t_.visible(i + rows - 1) == 0)
+        std::fill_n(a_.o.as<float>() + row_of(r, h) * Dh_, Dh_, 0.0F);
     }
   }
 
   void pack(const std::int64_t (&span)[2]) {
     const auto k = head_of(a_.k.as<float>(), a_.k.shape, t_.kv_head).from(t_.first_key);
     const auto v = head_of(a_.v.as<float>(), a_.v.shape, t_.kv_head).from(t_.first_key);
-    pack_panels_transposed(w_.k_columns, {k[span[0]], k.stride}, Dh_, span[1] - span[0]);
+    pack_key_columns(w_.k_columns, k, span, Dh_);
     pack_key_blocks(w_.v_rows, v, span, Dh_);
   }
 
   void query_block(std::int64_t h, std::int64_t i, const std::int64_t (&span)[2]) {
     const std::int64_t rows = std::min(kQueryBlock, t_.query_end - i);
     const std::int64_t seen = t_.visible(i + rows - 1);
+    if (span[0] == 0) start(h, i, rows);
     if (seen <= span[0]) return;
     const auto q = head_of(a_.q.as<float>(), a_.q.shape, h).from(t_.first_query);
     const auto o = head_of(a_.o.as<float>(), a_.o.shape, h).from(t_.first_query);
@@ -91,7 +86,7 @@ class ForwardTask {
     for_key_blocks(t_, i, rows, span, [&](const ScoreTile& tile) {
       multiply_scores({w_.p, w_.q, w_.k_columns, span[0], Dh_}, tile);
       softmax(h, tile);
-      for (std::int64_t r = 0; r < rows; ++r)
+      for (std::int64_t r = 0; r < rows && tile.key > 0; ++r)
         if (w_.correction[r] != 1.0F) scale_row(o[i + r], w_.correction[r], Dh_);
       isa_.multiply_rows({.c = o[i],
                           .c_stride = o.stride,
@@ -102,7 +97,7 @@ class ForwardTask {
                           .rows = rows,
                           .cols = Dh_,
                           .depth = tile.cols,
-                          .accumulate = true});
+                          .accumulate = tile.key > 0});
     });
     if (seen <= span[1]) finish(h, i, rows);
   }

@@ -94,6 +94,10 @@ std::int64_t copied_floats(std::int64_t Dh);
 void copy_rows(float* out, const Head<const float>& from, std::int64_t rows, std::int64_t Dh,
                float scale);
 
+// Panels of a span's transposed rows: a column a key, depth Dh. Like pack_panels_transposed, with
+// vector shuffles: keys are packed again and again, weights once a step.
+void pack_key_columns(float* out, const Head<const float>& x, const std::int64_t (&span)[2],
+                      std::int64_t Dh);
 // Panels of a span's rows, each key block packed by itself: depth is its keys. The panels of the
 // key block at `key`, counted from the span's first key, begin at block_offset.
 std::int64_t block_offset(std::int64_t key, std::int64_t Dh);

@@ -44,13 +44,13 @@ class BackwardTask {
   void run() {
     const std::int64_t group = a_.q.shape[1] / a_.k.shape[1];
     const std::int64_t heads[2] = {t_.kv_head * group, (t_.kv_head + 1) * group};
-    clear(heads);
+    if (t_.dkv) clear();
     const std::int64_t seen = t_.query_end > 0 ? t_.visible(t_.query_end - 1) : 0;
     const std::int64_t end = std::min(t_.key_end, seen);
-    for (std::int64_t key = t_.key_begin; key < end; key += kKeySpan) {
-      const std::int64_t span[2] = {key, std::min(end, key + kKeySpan)};
-      pack_panels_transposed(w_.k_columns, {k_[key], k_.stride}, Dh_, span[1] - key);
-      pack_panels_transposed(w_.v_columns, {v_[key], v_.stride}, Dh_, span[1] - key);
+    for (std::int64_t key = t_.key_begin; key == t_.key_begin || key < end; key += kKeySpan) {
+      const std::int64_t span[2] = {key, std::max(key, std::min(end, key + kKeySpan))};
+      pack_key_columns(w_.k_columns, k_, span, Dh_);
+      pack_key_columns(w_.v_columns, v_, span, Dh_);
       if (t_.dq) pack_key_blocks(w_.k_rows, k_, span, Dh_);
       for (std::int64_t h = heads[0]; h < heads[1]; ++h) {
         for (std::int64_t i = t_.query_begin; i < t_.query_end; i += kQueryBlock)
@@ -60,25 +60,23 @@ class BackwardTask {
   }
 
  private:
-  void clear(const std::int64_t (&heads)[2]) {
-    for (std::int64_t j = t_.key_begin; t_.dkv && j < t_.key_end; ++j) {
+  void clear() {
+    for (std::int64_t j = t_.key_begin; j < t_.key_end; ++j) {
       std::fill_n(dk_[j], Dh_, 0.0F);
       std::fill_n(dv_[j], Dh_, 0.0F);
-    }
-    for (std::int64_t h = heads[0]; t_.dq && h < heads[1]; ++h) {
-      const auto dq = head_of(a_.dq.as<float>(), a_.q.shape, h).from(t_.first_query);
-      for (std::int64_t i = t_.query_begin; i < t_.query_end; ++i) std::fill_n(dq[i], Dh_, 0.0F);
     }
   }
 
   void query_block(std::int64_t h, std::int64_t i, const std::int64_t (&span)[2]) {
     const std::int64_t rows = std::min(kQueryBlock, t_.query_end - i);
-    if (t_.visible(i + rows - 1) <= span[0]) return;
     const std::int64_t first = t_.first_query + i;
+    const std::int64_t seen = t_.visible(i + rows - 1);
     const auto q = head_of(a_.q.as<float>(), a_.q.shape, h).from(first);
     const auto o = head_of(a_.o.as<float>(), a_.q.shape, h).from(first);
     const auto do_ = head_of(a_.do_.as<float>(), a_.q.shape, h).from(first);
     const auto dq = head_of(a_.dq.as<float>(), a_.q.shape, h).from(first);
+    for (std::int64_t r = 0; r < rows && t_.dq && seen == 0; ++r) std::fill_n(dq[r], Dh_, 0.0F);
+    if (seen <= span[0]) return;
     copy_rows(w_.q, q, rows, Dh_, a_.scale);
     copy_rows(w_.do_, do_, rows, Dh_, 1.0F);
     if (t_.dkv) {
@@ -102,7 +100,7 @@ class BackwardTask {
                             .rows = rows,
                             .cols = Dh_,
                             .depth = tile.cols,
-                            .accumulate = true});
+                            .accumulate = tile.key > 0});
       }
     });
   }

@@ -1,3 +1,5 @@
+#include <tuple>
+
 #include "grist/core/check.h"
 #include "kernels/cpu/attention.h"
 

@@ -2,6 +2,63 @@
 #include "kernels/cpu/lanes.h"
 
 namespace grist::cpu {
+namespace {
+
+// Lanes of (a, b), numbered 0 to 31, for the exchange of blocks of W lanes in exchange().
+template <int W> constexpr int kept(int i) {
+  return (i & W) == 0 ? i : 16 + i - W;
+}
+template <int W> constexpr int moved(int i) {
+  return (i & W) == 0 ? i + W : 16 + i;
+}
+
+// Rows r and r + W exchange their off-diagonal blocks of W lanes: done for W = 8, 4, 2, 1, it
+// transposes.
+template <int W> GRIST_INLINE void exchange(Lanes* x) {
+  using Index = int __attribute__((vector_size(64)));
+  constexpr Index low = {kept<W>(0),  kept<W>(1),  kept<W>(2),  kept<W>(3),
+                         kept<W>(4),  kept<W>(5),  kept<W>(6),  kept<W>(7),
+                         kept<W>(8),  kept<W>(9),  kept<W>(10), kept<W>(11),
+                         kept<W>(12), kept<W>(13), kept<W>(14), kept<W>(15)};
+  constexpr Index high = {moved<W>(0),  moved<W>(1),  moved<W>(2),  moved<W>(3),
+                          moved<W>(4),  moved<W>(5),  moved<W>(6),  moved<W>(7),
+                          moved<W>(8),  moved<W>(9),  moved<W>(10), moved<W>(11),
+                          moved<W>(12), moved<W>(13), moved<W>(14), moved<W>(15)};
+#pragma GCC unroll 16
+  for (int r = 0; r < 16; ++r) {
+    if ((r & W) != 0) continue;
+    const Lanes a = x[r], b = x[r + W];
+    x[r] = __builtin_shuffle(a, b, low);
+    x[r + W] = __builtin_shuffle(a, b, high);
+  }
+}
+
+// out[k * 32 + j] = x[j][k] for j < 16, k < depth; rows from `rows` on count as 0. At most 16 x 16.
+GRIST_CLONES void transpose(float* out, const Head<const float>& x, std::int64_t rows,
+                            std::int64_t depth) {
+  Lanes block[16];
+  if (rows >= 16 && depth >= 16) {
+#pragma GCC unroll 16
+    for (int j = 0; j < 16; ++j) load(block[j], x[j]);
+  } else {
+    for (int j = 0; j < 16; ++j) {
+      block[j] = Lanes{};
+      if (j < rows) load(block[j], x[j], depth);
+    }
+  }
+  exchange<8>(block);
+  exchange<4>(block);
+  exchange<2>(block);
+  exchange<1>(block);
+  if (depth >= 16) {
+#pragma GCC unroll 16
+    for (int k = 0; k < 16; ++k) store(out + k * kPanelColumns, block[k]);
+  } else {
+    for (int k = 0; k < depth; ++k) store(out + k * kPanelColumns, block[k]);
+  }
+}
+
+}  // namespace
 
 std::int64_t copied_floats(std::int64_t Dh) {
   return (Dh + kDepthBlock - 1) / kDepthBlock * kScoreFloats;
@@ -9,12 +66,24 @@ std::int64_t copied_floats(std::int64_t Dh) {
 
 GRIST_CLONES void copy_rows(float* out, const Head<const float>& from, std::int64_t rows,
                             std::int64_t Dh, float scale) {
-  for (std::int64_t d = 0; d < Dh; d += kLanes) {
-    float* to = out + d / kDepthBlock * kScoreFloats + d % kDepthBlock;
-    for (std::int64_t r = 0; r < rows; ++r) {
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t d = 0; d < Dh; d += kLanes) {
+      float* to = out + d / kDepthBlock * kScoreFloats + d % kDepthBlock;
       Lanes x;
       load(x, from[r] + d, Dh - d);
       store(to + r * kRowStride, x * scale);
+    }
+  }
+}
+
+void pack_key_columns(float* out, const Head<const float>& x, const std::int64_t (&span)[2],
+                      std::int64_t Dh) {
+  for (std::int64_t key = span[0]; key < span[1]; key += kPanelColumns, out += kPanelColumns * Dh) {
+    for (std::int64_t d = 0; d < Dh; d += 16) {
+      for (std::int64_t j = 0; j < kPanelColumns; j += 16) {
+        const Head<const float> block{x[key + j] + d, x.stride};
+        transpose(out + d * kPanelColumns + j, block, span[1] - key - j, Dh - d);
+      }
     }
   }
 }

@@ -52,4 +52,7 @@ GRIST_INLINE float sum_lanes(const Lanes& v) {
   return t[0];
 }
 
+// x *= s.
+void scale_row(float* x, float s, std::int64_t n);
+
 }  // namespace grist::cpu
