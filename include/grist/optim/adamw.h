@@ -1,0 +1,71 @@
+#pragma once
+// One optimizer step over all parameters: gradient norm, clipping, the decision to skip, AdamW.
+// Works on what the rank owns; the views belong to the caller and must outlive the Optimizer.
+//
+//   norm    = sqrt(sum of g^2): double sums of 64 Ki-element chunks of each tensor, added by a tree
+//             over all chunks in name order; no thread count or order of entries changes its bits
+//   factor  = min(1, clip_grad / (norm + 1e-6)), as torch.nn.utils.clip_grad_norm_; clip_grad 0: 1
+//   update  = AdamW of ops/optimizer.h on factor * g, unless loss or norm is not finite: then the
+//             parameters and moments keep every bit and the count of updates stands still
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "grist/config/config.h"
+#include "grist/core/context.h"
+#include "grist/core/memory.h"
+#include "grist/core/tensor.h"
+
+namespace grist {
+
+struct OptimizerEntry {
+  std::string name;        // global tensor name; unique
+  TensorView param;        // inout f32, any shape
+  TensorView m;            // inout f32, as many elements: first moment
+  TensorView v;            // inout f32: second moment
+  ConstTensorView grad;    // in    f32: gradient of the mean loss of the global batch
+  bool decay = false;      // weight_decay applies
+  double lr_factor = 1.0;  // times the step's rate (router_lr_factor, expert_lr_factor)
+};
+
+struct OptimizerStep {
+  double lr = 0;    // learning_rate() of this step
+  double loss = 0;  // of this step; not finite: the update is skipped
+};
+
+struct OptimizerResult {
+  double grad_norm = 0;    // before clipping
+  double clip_factor = 1;  // what the gradients were multiplied by
+  bool applied = false;
+};
+
+class Optimizer {
+ public:
+  Optimizer(const OptimConfig& config, std::vector<OptimizerEntry> entries,
+            MemoryLedger* ledger = nullptr);
+  OptimizerResult step(const Context& ctx, const OptimizerStep& s);
+
+  // Updates applied so far: Adam's bias correction counts these, not steps. Saved in checkpoints.
+  std::int64_t adam_steps() const { return adam_steps_; }
+  void set_adam_steps(std::int64_t n);
+  const std::vector<OptimizerEntry>& entries() const { return entries_; }  // in name order
+
+ private:
+  struct Slice {  // one norm chunk of one entry: the unit of parallel work
+    std::size_t entry;
+    std::int64_t begin, end;
+  };
+  double gradient_norm(const Context& ctx);
+  void update(const Context& ctx, double lr);
+
+  OptimConfig config_;
+  std::vector<OptimizerEntry> entries_;
+  std::vector<Slice> slices_;
+  Arena arena_;
+  TensorView partials_;  // (slices) f64
+  TensorView total_;     // (1) f64
+  TensorView control_;   // (2) f32: clip factor, apply
+  std::int64_t adam_steps_ = 0;
+};
+
+}  // namespace grist

@@ -1,0 +1,235 @@
+// A whole optimizer step against a float64 loop: norm, clipping, decay, rates, skipped updates.
+#include "grist/optim/adamw.h"
+
+#include <cstring>
+#include <limits>
+
+#include "grist/core/error.h"
+#include "support/compare.h"
+
+namespace grist {
+namespace {
+
+using namespace test;
+using Floats = std::vector<float>;
+
+constexpr double kInf = std::numeric_limits<double>::infinity();
+
+struct Tensor {
+  std::string name;
+  Floats p, m, v, g;
+  bool decay;
+  double lr_factor;
+
+  Tensor(std::string n, std::int64_t size, bool d, double factor)
+      : name(std::move(n)),
+        p(normals(size, name)),
+        m(p.size()),
+        v(p.size()),
+        g(p.size()),
+        decay(d),
+        lr_factor(factor) {}
+  OptimizerEntry entry() {
+    const Shape n{static_cast<std::int64_t>(p.size())};
+    return {name, view(p, n), view(m, n), view(v, n), view(std::as_const(g), n), decay, lr_factor};
+  }
+};
+
+// A matrix longer than a norm chunk, a router, a norm weight and an empty tensor.
+struct Model {
+  std::vector<Tensor> tensors;
+
+  Model() {
+    tensors.emplace_back("layers.0.w", 150000, true, 1.0);
+    tensors.emplace_back("layers.0.router", 301, false, 0.5);
+    tensors.emplace_back("final.norm", 17, false, 1.0);
+    tensors.emplace_back("layers.0.none", 0, true, 1.0);
+  }
+  std::vector<OptimizerEntry> entries() {
+    std::vector<OptimizerEntry> list;
+    for (Tensor& t : tensors) list.push_back(t.entry());
+    return list;
+  }
+  void set_gradients(int step, float scale) {
+    for (Tensor& t : tensors) {
+      const auto size = static_cast<std::int64_t>(t.g.size());
+      const Floats g = normals(size, t.name + std::to_string(step), scale);
+      std::copy(g.begin(), g.end(), t.g.begin());  // in place: the optimizer holds a view
+    }
+  }
+};
+
+// The same in double.
+struct Reference {
+  std::vector<std::vector<double>> p, m, v;
+  int updates = 0;
+
+  explicit Reference(const Model& model) {
+    for (const Tensor& t : model.tensors) {
+      p.emplace_back(t.p.begin(), t.p.end());
+      m.emplace_back(t.p.size());
+      v.emplace_back(t.p.size());
+    }
+  }
+  static double norm(const Model& model) {
+    double sum = 0;
+    for (const Tensor& t : model.tensors)
+      for (const float g : t.g) sum += static_cast<double>(g) * static_cast<double>(g);
+    return std::sqrt(sum);
+  }
+  void step(const Model& model, const OptimConfig& c, double lr) {
+    ++updates;
+    const double n = norm(model);
+    const double factor = c.clip_grad > 0 && n > c.clip_grad ? c.clip_grad / (n + 1e-6) : 1.0;
+    for (std::size_t k = 0; k < model.tensors.size(); ++k) {
+      const Tensor& t = model.tensors[k];
+      for (std::size_t i = 0; i < t.p.size(); ++i) {
+        const double g = factor * static_cast<double>(t.g[i]);
+        m[k][i] = c.adam_beta1 * m[k][i] + (1 - c.adam_beta1) * g;
+        v[k][i] = c.adam_beta2 * v[k][i] + (1 - c.adam_beta2) * g * g;
+        const double direction =
+            m[k][i] / (1 - std::pow(c.adam_beta1, updates)) /
+            (std::sqrt(v[k][i] / (1 - std::pow(c.adam_beta2, updates))) + c.adam_eps);
+        p[k][i] -= lr * t.lr_factor * (direction + (t.decay ? c.weight_decay : 0.0) * p[k][i]);
+      }
+    }
+  }
+  void expect_close(const Model& model) const {
+    for (std::size_t k = 0; k < p.size(); ++k) {
+      EXPECT_TRUE(close(model.tensors[k].p, p[k], {1e-6, 3e-6})) << model.tensors[k].name;
+      EXPECT_TRUE(close(model.tensors[k].m, m[k], {3e-6, 1e-7})) << model.tensors[k].name;
+      EXPECT_TRUE(close(model.tensors[k].v, v[k], {6e-6, 1e-8})) << model.tensors[k].name;
+    }
+  }
+};
+
+OptimConfig config(double clip) {
+  OptimConfig c;
+  c.clip_grad = clip;
+  return c;
+}
+
+TEST(Optimizer, FollowsTheFormulaOverManySteps) {
+  const CpuContext ctx;
+  for (const double clip : {1.0, 0.0, 1e9}) {
+    Model model;
+    Reference reference(model);
+    Optimizer optimizer(config(clip), model.entries());
+    for (int step = 1; step <= 10; ++step) {
+      model.set_gradients(step, 0.5F);
+      const double norm = Reference::norm(model);
+
+      const OptimizerResult r = optimizer.step(*ctx, {.lr = 1e-3 * step, .loss = 2.0});
+
+      reference.step(model, config(clip), 1e-3 * step);
+      EXPECT_TRUE(r.applied);
+      EXPECT_NEAR(r.grad_norm, norm, 1e-9 * norm);
+      EXPECT_DOUBLE_EQ(r.clip_factor, clip == 1.0 ? 1.0 / (r.grad_norm + 1e-6) : 1.0);
+    }
+    EXPECT_EQ(optimizer.adam_steps(), 10);
+    reference.expect_close(model);
+  }
+}
+
+TEST(Optimizer, SkipsWhatIsNotFiniteAndDoesNotCountIt) {
+  const CpuContext ctx;
+  Model model;
+  Reference reference(model);
+  const OptimConfig c = config(1.0);
+  Optimizer optimizer(c, model.entries());
+  const auto good_step = [&](int step) {
+    model.set_gradients(step, 1.0F);
+    EXPECT_TRUE(optimizer.step(*ctx, {.lr = 1e-2, .loss = 1.0}).applied);
+    reference.step(model, c, 1e-2);
+  };
+  const auto skipped = [&](double loss) {
+    const Model before = model;
+    const OptimizerResult r = optimizer.step(*ctx, {.lr = 1e-2, .loss = loss});
+    EXPECT_FALSE(r.applied);
+    for (std::size_t k = 0; k < before.tensors.size(); ++k) {
+      EXPECT_EQ(model.tensors[k].p, before.tensors[k].p);
+      EXPECT_EQ(model.tensors[k].m, before.tensors[k].m);
+      EXPECT_EQ(model.tensors[k].v, before.tensors[k].v);
+    }
+    return r;
+  };
+
+  good_step(1);
+  model.set_gradients(2, 1.0F);
+  EXPECT_TRUE(std::isfinite(skipped(kInf).grad_norm));
+  skipped(std::numeric_limits<double>::quiet_NaN());
+  model.tensors[1].g[300] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_TRUE(std::isnan(skipped(1.0).grad_norm));
+  model.tensors[1].g[300] = -std::numeric_limits<float>::infinity();
+  EXPECT_EQ(skipped(1.0).grad_norm, kInf);
+  EXPECT_EQ(optimizer.adam_steps(), 1);
+  good_step(3);
+
+  EXPECT_EQ(optimizer.adam_steps(), 2);
+  reference.expect_close(model);  // the bias correction saw two updates, not six steps
+}
+
+TEST(Optimizer, ResumesFromItsUpdateCount) {
+  const CpuContext ctx;
+  Model straight;
+  Optimizer a(config(1.0), straight.entries());
+  for (int step = 1; step <= 3; ++step) {
+    straight.set_gradients(step, 1.0F);
+    a.step(*ctx, {.lr = 1e-2, .loss = 1.0});
+  }
+  Model resumed;
+  for (int step = 1; step <= 3; ++step) {
+    Optimizer b(config(1.0), resumed.entries());
+    b.set_adam_steps(step - 1);
+    resumed.set_gradients(step, 1.0F);
+    b.step(*ctx, {.lr = 1e-2, .loss = 1.0});
+  }
+  for (std::size_t k = 0; k < straight.tensors.size(); ++k)
+    EXPECT_EQ(straight.tensors[k].p, resumed.tensors[k].p);
+}
+
+TEST(Optimizer, BitsDoNotDependOnThreadsOrOrderOfEntries) {
+  const auto run = [](int threads, bool reversed) {
+    const CpuContext ctx(threads);
+    Model model;
+    std::vector<OptimizerEntry> entries = model.entries();
+    if (reversed) std::reverse(entries.begin(), entries.end());
+    Optimizer optimizer(config(1.0), entries);
+    model.set_gradients(1, 1.0F);
+    const double norm = optimizer.step(*ctx, {.lr = 1e-2, .loss = 1.0}).grad_norm;
+    return std::pair(norm, model.tensors[0].p);
+  };
+  const auto one = run(1, false);
+  EXPECT_EQ(one, run(4, false));
+  EXPECT_EQ(one, run(3, true));
+}
+
+TEST(Optimizer, ZeroGradientsOnlyDecay) {
+  const CpuContext ctx;
+  Model model;
+  const Model before = model;
+  Optimizer optimizer(config(1.0), model.entries());
+
+  const OptimizerResult r = optimizer.step(*ctx, {.lr = 0.1, .loss = 1.0});
+
+  EXPECT_EQ(r.grad_norm, 0.0);
+  EXPECT_TRUE(r.applied);
+  EXPECT_NEAR(model.tensors[0].p[5], before.tensors[0].p[5] * 0.99F, 1e-6F);
+  EXPECT_EQ(model.tensors[1].p, before.tensors[1].p);
+}
+
+TEST(Optimizer, RefusesWhatDoesNotFit) {
+  Model model;
+  auto twice = model.entries();
+  twice.push_back(twice[0]);
+  EXPECT_THROW(Optimizer(config(1.0), twice), Error);
+  auto short_moment = model.entries();
+  short_moment[0].m = short_moment[1].m;
+  EXPECT_THROW(Optimizer(config(1.0), short_moment), Error);
+  OptimConfig other = config(1.0);
+  other.name = "lion";
+  EXPECT_THROW(Optimizer(other, model.entries()), Error);
+}
+
+}  // namespace
+}  // namespace grist
