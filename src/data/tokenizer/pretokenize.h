@@ -19,6 +19,8 @@ inline constexpr std::string_view kLlama3Pattern =
 inline constexpr std::string_view kQwen2Pattern =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*)"
     R"(|\s*[\r\n]+|\s+(?!\S)|\s+)";
+inline constexpr std::string_view kDigitPattern = R"(\p{N})";
+inline constexpr std::string_view kDigitsPattern = R"(\p{N}+)";
 
 // What one thread needs to run a compiled pattern: match data and a stack for JIT code.
 class MatchState {
@@ -45,7 +47,7 @@ class Cutter {
                           MatchState& state) const = 0;
 };
 
-// The three patterns above by hand; null for any other. `classes` must outlive the cutter.
+// The patterns above by hand; null for any other. `classes` must outlive the cutter.
 std::unique_ptr<const Cutter> make_scanner(std::string_view pattern,
                                            const unicode::Classes& classes);
 // Any pattern, on PCRE2 with JIT: matches and what lies between them are pieces. Throws

@@ -209,12 +209,40 @@ class Cl100kScanner final : public Scanner {
   int max_digits_;
 };
 
+// Numbers, one by one or in runs, and what lies between them.
+class DigitScanner final : public Scanner {
+ public:
+  DigitScanner(const Classes& classes, bool individual)
+      : Scanner(classes), individual_(individual) {}
+  std::size_t cut(std::string_view text, std::size_t from, std::span<std::uint32_t> ends,
+                  MatchState& /*state*/) const override {
+    return cut_with([this](const Reader& r, std::size_t i) { return next(r, i); }, text, from,
+                    ends);
+  }
+
+ private:
+  std::size_t next(const Reader& r, std::size_t i) const {
+    const Char c = r.at(i);
+    if (c.kind == kNumber) return individual_ ? i + c.bytes : r.run(i, kNumber);
+    while (i < r.size()) {
+      const Char d = r.at(i);
+      if (d.kind == kNumber) break;
+      i += d.bytes;
+    }
+    return i;
+  }
+
+  bool individual_;
+};
+
 }  // namespace
 
 std::unique_ptr<const Cutter> make_scanner(std::string_view pattern, const Classes& classes) {
   if (pattern == kGpt2Pattern) return std::make_unique<Gpt2Scanner>(classes);
   if (pattern == kLlama3Pattern) return std::make_unique<Cl100kScanner>(classes, 3);
   if (pattern == kQwen2Pattern) return std::make_unique<Cl100kScanner>(classes, 1);
+  if (pattern == kDigitPattern) return std::make_unique<DigitScanner>(classes, true);
+  if (pattern == kDigitsPattern) return std::make_unique<DigitScanner>(classes, false);
   return nullptr;
 }
 

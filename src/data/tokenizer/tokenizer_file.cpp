@@ -1,5 +1,6 @@
 // Reading tokenizer.json: every field is honoured or refused by name.
 #include <algorithm>
+#include <unordered_set>
 
 #include "grist/core/check.h"
 #include "grist/core/json.h"
@@ -121,7 +122,7 @@ void refuse_unless_empty(const Field& f) {
   f.refuse("is not supported: only byte-level BPE without prefix or suffix marks is");
 }
 
-void read_model(const Field& model, TokenizerDefinition& d) {
+void read_model(const Field& model, TokenizerDefinition& d, TokenMap& ids) {
   if (model.is_null()) model.refuse("is missing");
   const Field type = model["type"];
   if (!type.is_null() && type.string() != "BPE")
@@ -135,13 +136,25 @@ void read_model(const Field& model, TokenizerDefinition& d) {
     model["byte_fallback"].refuse("is not supported: this is a SentencePiece-style vocabulary");
   // unk_token and fuse_unk never come into play: every byte is in the vocabulary (checked later).
   d.ignore_merges = model["ignore_merges"].boolean(false);
-  TokenMap ids;
   read_vocab(model["vocab"], d, ids);
   read_merges(model["merges"], ids, d);
 }
 
-void read_added(const Field& list, TokenizerDefinition& d) {
+// Other tools number added tokens themselves: the model's id if it has the token, else the next
+// free one after the model's. A file that says otherwise means different ids to different readers.
+void check_added_id(const Field& f, const AddedToken& t, const TokenMap& ids, std::int32_t next) {
+  const auto found = ids.find(t.content);
+  const std::int32_t want = found != ids.end() ? found->second : next;
+  if (t.id != want)
+    f["id"].refuse("{} is the id of \"{}\" here, but other tools would give it {}", t.id, t.content,
+                   want);
+}
+
+void read_added(const Field& list, const TokenMap& ids, TokenizerDefinition& d) {
   if (list.is_null()) return;
+  auto next = static_cast<std::int32_t>(ids.size());
+  std::unordered_set<std::string_view> seen;
+  d.added.reserve(list.size());
   for (std::size_t i = 0; i < list.size(); ++i) {
     const Field f = list.element(i);
     AddedToken t{.id = f["id"].id(),
@@ -152,18 +165,13 @@ void read_added(const Field& list, TokenizerDefinition& d) {
                  .normalized = f["normalized"].boolean(true),
                  .special = f["special"].boolean(false)};
     if (t.content.empty()) f["content"].refuse("must not be empty");
-    const auto id = static_cast<std::size_t>(t.id);
-    if (id > d.spelling.size() + d.added.size() + 65536)
-      f["id"].refuse("{} is far beyond the {} tokens of model.vocab", t.id, d.spelling.size());
-    if (id < d.spelling.size() && d.spelling[id] && *d.spelling[id] != t.content)
-      f["id"].refuse("{} is the id of \"{}\" in model.vocab", t.id, *d.spelling[id]);
-    for (const AddedToken& other : d.added)
-      if (other.id == t.id || other.content == t.content)
-        f.refuse("id {} or \"{}\" was already added", t.id, t.content);
+    if (!seen.insert(f["content"].string()).second) f.refuse("\"{}\" was already added", t.content);
+    check_added_id(f, t, ids, next);
+    next = std::max(next, t.id + 1);
     d.added.push_back(std::move(t));
   }
   std::sort(d.added.begin(), d.added.end(),
-            [](const AddedToken& a, const AddedToken& b) { return a.id < b.id; });
+            [](const AddedToken& x, const AddedToken& y) { return x.id < y.id; });
 }
 
 PretokenizerStage read_split(const Field& f) {
@@ -202,7 +210,8 @@ void read_pretokenizer(const Field& f, bool last, TokenizerDefinition& d) {
     d.stages.push_back(read_split(f));
   } else if (type == "Digits") {
     const bool individual = f["individual_digits"].boolean(false);
-    d.stages.push_back({.pattern = individual ? R"(\p{N})" : R"(\p{N}+)", .where = f.where()});
+    d.stages.push_back(
+        {.pattern = std::string(individual ? kDigitPattern : kDigitsPattern), .where = f.where()});
   } else {
     f["type"].refuse("\"{}\" is not supported; ByteLevel, Split and Digits are", type);
   }
@@ -245,8 +254,9 @@ TokenizerDefinition parse_tokenizer(std::string_view json, std::string_view wher
     if (!root[key].is_null())
       root[key].refuse("would change the ids of long or short texts; set it to null");
   TokenizerDefinition d;
-  read_model(root["model"], d);
-  read_added(root["added_tokens"], d);
+  TokenMap ids;
+  read_model(root["model"], d, ids);
+  read_added(root["added_tokens"], ids, d);
   check_normalizer(root["normalizer"]);
   read_pretokenizer(root["pre_tokenizer"], true, d);
   check_post_processor(root["post_processor"]);
