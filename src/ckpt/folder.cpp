@@ -16,8 +16,25 @@ namespace fs = std::filesystem;
 
 bool is_leftover(const std::string& name) {
   if (name.starts_with("latest.tmp-")) return true;
-  return name.starts_with("step-") &&
-         (name.find(".tmp-") != std::string::npos || name.ends_with(".del"));
+  return name.starts_with("step-") && (name.find(".tmp-") != std::string::npos ||
+                                       name.ends_with(".del") || name.ends_with(".old"));
+}
+
+// A step whose replacement was interrupted (StepWriter::replace) gets its name back. True when that
+// was so: there is nothing to remove.
+bool recover(Storage& storage, const fs::path& path) {
+  const fs::path step = path.parent_path() / path.stem();
+  if (path.extension() != ".old" || parse_step_name(step.filename().string()) < 0 ||
+      fs::exists(step))
+    return false;
+  try {
+    storage.rename(path, step);
+    storage.sync_directory(path.parent_path());
+    log::warn("{}: brought back; the save that was replacing it was interrupted", step.string());
+  } catch (const Error& e) {
+    log::warn("an interrupted save cannot be undone: {}", e.what());
+  }
+  return true;
 }
 
 std::vector<std::string> names_in(const fs::path& folder) {
@@ -161,6 +178,7 @@ int CheckpointFolder::sweep() {
   for (const std::string& name : names_in(folder_)) {
     if (!is_leftover(name)) continue;
     const fs::path path = folder_ / name;
+    if (recover(*storage_, path)) continue;
     FolderLock lock;
     if (fs::is_directory(fs::symlink_status(path))) {
       lock = FolderLock(path);

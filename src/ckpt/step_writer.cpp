@@ -14,6 +14,11 @@ constexpr const char* kManifestName = "manifest.json";
 constexpr std::uint64_t kPage = 4096;
 constexpr std::uint64_t kFolderBytes = 64 * 1024;  // room for the folder's own blocks
 
+bool present(const std::filesystem::path& path) {
+  std::error_code ignored;  // what cannot be seen cannot be replaced; creating it will say why
+  return std::filesystem::exists(path, ignored);
+}
+
 void check_slice(const TensorSlice& s) {
   GRIST_CHECK(!s.name.empty() && s.name.find('@') == std::string::npos, "tensor name \"{}\"",
               s.name);
@@ -144,7 +149,7 @@ void StepWriter::plan_shard(std::size_t i) {
 void StepWriter::make_folder() const {
   std::vector<std::filesystem::path> missing;
   for (auto p = std::filesystem::absolute(folder_.folder_).lexically_normal();
-       !std::filesystem::exists(p) && p.has_relative_path(); p = p.parent_path())
+       !present(p) && p.has_relative_path(); p = p.parent_path())
     missing.push_back(p);
   for (auto p = missing.rbegin(); p != missing.rend(); ++p) {
     storage_.make_directory(*p);
@@ -153,7 +158,7 @@ void StepWriter::make_folder() const {
 }
 
 void StepWriter::refuse_other_run() const {
-  if (!std::filesystem::exists(final_)) return;
+  if (!present(final_)) return;
   std::string uuid;
   try {
     uuid = CheckpointReader(final_).manifest().uuid;
@@ -218,8 +223,8 @@ void StepWriter::write_manifest() {
 
 void StepWriter::commit() {
   storage_.sync_directory(aside_);
-  if (std::filesystem::exists(final_)) {
-    replace(final_);
+  if (present(final_)) {
+    replace();
     return;
   }
   storage_.rename(aside_, final_);
@@ -228,16 +233,18 @@ void StepWriter::commit() {
 }
 
 // The step exists already: this run fell back past it because it is damaged, or saved it before.
-void StepWriter::replace(const std::filesystem::path& final_name) {
+// Where names cannot be exchanged, it is called step-N.old for a moment; sweep() gives it its name
+// back if the process dies then.
+void StepWriter::replace() {
   std::filesystem::path old = aside_;
-  if (!storage_.exchange(aside_, final_name)) {
-    old = final_name.string() + ".del";
-    if (std::filesystem::exists(old)) remove_quietly(storage_, old);
-    storage_.rename(final_name, old);
+  if (!storage_.exchange(aside_, final_)) {
+    old = final_.string() + ".old";
+    if (present(old)) remove_quietly(storage_, old);
+    storage_.rename(final_, old);
     try {
-      storage_.rename(aside_, final_name);
-    } catch (...) {
-      storage_.rename(old, final_name);
+      storage_.rename(aside_, final_);
+    } catch (const Error&) {
+      storage_.rename(old, final_);
       throw;
     }
   }

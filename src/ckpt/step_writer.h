@@ -28,7 +28,7 @@ class StepWriter {
   void write_files();
   void write_manifest();
   void commit();
-  void replace(const std::filesystem::path& final_name);
+  void replace();
   void write_hint() noexcept;
 
   CheckpointFolder& folder_;

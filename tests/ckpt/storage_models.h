@@ -23,6 +23,7 @@ enum class Fault { none, no_space, io_error, torn_write, crash, torn_crash, kill
 class FaultyStorage final : public Storage {
  public:
   FaultyStorage(Fault fault, int at) : fault_(fault), at_(at) {}
+  bool can_exchange = true;
   bool triggered() const { return triggered_; }
   int operations() const { return count_; }
 
@@ -40,7 +41,7 @@ class FaultyStorage final : public Storage {
   }
   bool exchange(const std::filesystem::path& a, const std::filesystem::path& b) override {
     step(a);
-    return disk_.exchange(a, b);
+    return can_exchange && disk_.exchange(a, b);
   }
   void sync_directory(const std::filesystem::path& path) override {
     step(path);

@@ -81,8 +81,9 @@ class CheckpointFolder {
   // warnings. Returns the number removed.
   int prune(std::int64_t keep, VerifyDepth depth = VerifyDepth::sizes);
 
-  // Removes what killed saves and prunes left (.tmp-*, .del), unless a live process holds it. Call
-  // at start. Failures are warnings. Returns the number of leftovers removed.
+  // Removes what killed saves and prunes left (.tmp-*, .del, .old), unless a live process holds it,
+  // and gives a step back its name if its replacement was interrupted. Call at start, before
+  // loading. Failures are warnings. Returns the number of leftovers removed.
   int sweep();
 
   const std::filesystem::path& path() const { return folder_; }
