@@ -34,11 +34,12 @@ def functions(lines):
     for number, line in enumerate(lines, start=1):
         depth = len(line) - len(line.lstrip())
         if start is None:
-            opens = line.rstrip().endswith("{") and depth in (0, 2)
-            if not opens or TYPE_OR_SCOPE.match(line) or line.lstrip().startswith(("}", "#")):
+            if not line.rstrip().endswith("{") or line.lstrip().startswith(("}", "#")):
                 continue
             begin = header_start(lines, number - 1)
             indent = len(lines[begin]) - len(lines[begin].lstrip())
+            if indent not in (0, 2):
+                continue
             header = " ".join(text.strip() for text in lines[begin:number])
             if "(" not in header or TYPE_OR_SCOPE.match(header):
                 continue

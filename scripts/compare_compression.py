@@ -71,6 +71,9 @@ def compare(run, text, tokens_prefix):
     tokens = count_tokens(tokens_prefix)
     row = last_validation(run)
     seen = row.get("val_tokens")
+    if seen is not None and seen < 0.8 * tokens:
+        raise Problem(f"the last validation covered {seen} of {tokens} held-out tokens; "
+                      "set train.eval_iters to 0 for all of them")
     model = row["val_loss"] * tokens / size / math.log(2)
     bits = {name: 8 * compressed_bytes(command, data) / size
             for name, command in (("gzip -9", ["gzip", "-9c"]), ("xz -9", ["xz", "-9c"]))}

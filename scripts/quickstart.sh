@@ -83,7 +83,8 @@ for part in train validation; do
   make_file "$data/$part.idx" "$data/$part.jsonl" "$data/tokenizer.json" -- \
     "tokens of the $part text" prepare "$part"
 done
-shown "training ($config)" "$grist" train "$config"
+# The whole held-out text at each validation: the comparison below charges for all of it.
+shown "training ($config)" "$grist" train "$config" --set train.eval_iters=0
 shown "loss curve" python3 scripts/plot_loss.py "$run"
 shown "sample" "$grist" generate "$run" --prompt "It was a fine morning" --max-tokens 120
 shown "compression" python3 scripts/compare_compression.py "$run" "$data/validation.jsonl" \

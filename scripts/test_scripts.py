@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""Tests of the scripts: each check must flag what it is for. Run by scripts/dev check."""
+
+import importlib.util
+import json
+import pathlib
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+
+SCRIPTS = pathlib.Path(__file__).resolve().parent
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(SCRIPTS))
+
+import budget  # noqa: E402
+import check_docs  # noqa: E402
+import check_layers  # noqa: E402
+import compare_compression  # noqa: E402
+import plot_loss  # noqa: E402
+
+spec = importlib.util.spec_from_file_location("corpus", SCRIPTS / "corpus/fetch_public_domain.py")
+corpus = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(corpus)
+
+
+class InFolder(unittest.TestCase):
+    def setUp(self):
+        holder = tempfile.TemporaryDirectory()
+        self.addCleanup(holder.cleanup)
+        self.folder = pathlib.Path(holder.name)
+
+    def write(self, name, text):
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+
+class Layers(InFolder):
+    def problems(self, name, text):
+        self.write(name, text)
+        return check_layers.check(self.folder)[0]
+
+    def test_allows_what_points_down(self):
+        text = "#include <vector>\n#include <yaml-cpp/yaml.h>\n#include \"grist/core/json.h\"\n"
+        self.assertEqual(self.problems("src/config/load.cpp", text), [])
+
+    def test_flags_each_offence(self):
+        offences = {
+            "src/core/file.cpp": '#include "grist/train/loop.h"\n',
+            "src/nn/model.cpp": '#include "grist/data/blend.h"\n',
+            "src/data/a.cpp": "#include <yaml-cpp/yaml.h>\n",
+            "src/core/log2.cpp": "#include <spdlog/spdlog.h>\n",
+            "src/train/loop.cpp": '#include "kernels/backends.h"\n',
+            "kernels/cpu/a.cpp": "#include <cblas.h>\n",
+            "kernels/cuda/a.cu": '#include "grist/core/check.h"\n',
+            "src/app/a.cpp": "#include <iostream>\n",
+            "src/optim/a.cpp": '#include "private_of_another.h"\n',
+            "src/unknown/a.cpp": '#include "grist/core/file.h"\n',
+            "include/grist/nn/a.h": "#pragma once\n#include <fmt/core.h>\n",
+            "include/grist/nn/b.h": "struct NoGuard {};\n",
+        }
+        for name, text in offences.items():
+            with self.subTest(name):
+                self.setUp()
+                self.assertEqual(len(self.problems(name, text)), 1)
+
+    def test_flags_a_second_file_with_a_slow_header(self):
+        self.write("src/data/a.cpp", "#include <simdjson.h>\n")
+        self.assertEqual(len(self.problems("src/data/b.cpp", "#include <simdjson.h>\n")), 1)
+
+
+class Docs(InFolder):
+    def test_flags_missing_paths_and_links(self):
+        path = self.write("page.md", "See `scripts/dev`, `scripts/none.sh` and [it](none.md), not "
+                                     "`build/cpu/grist`, `tests/<module>/x`, <https://x.org>.\n"
+                                     "```\n./scripts/lost.sh\n./scripts/test.sh\n```\n")
+        problems = check_docs.check(path, check_docs.top_level())
+        self.assertEqual([p.split(": ")[1] for p in problems],
+                         [f"{name} does not exist"
+                          for name in ("scripts/none.sh", "none.md", "scripts/lost.sh")])
+
+
+class Budget(unittest.TestCase):
+    def test_measures_functions(self):
+        text = ("namespace a {\n\nstruct S {\n  int f(int x) {\n    return x;\n  }\n};\n\n"
+                "int g(int a, std::map<int, int> b,\n      int c) {\n  if (a) {\n  }\n  return c;\n"
+                "}\n\n}  // namespace a\n")
+        found = list(budget.functions(text.splitlines()))
+        self.assertEqual([(start, length) for start, length, _ in found], [(4, 3), (9, 6)])
+        self.assertEqual([budget.parameters(header) for _, _, header in found], [1, 3])
+
+
+class Losses(InFolder):
+    def test_metrics_and_picture(self):
+        rows = [{"step": i, "loss": 5.0 - i / 10} for i in range(1, 41)] + [
+            {"step": 40, "val_loss": 2.0}]
+        text = "\n".join(json.dumps(row) for row in rows)
+        path = self.write("metrics.jsonl", text + '\n{"step": 41, "lo')
+        read = plot_loss.read_metrics(path)
+        self.assertEqual(read, rows)
+        lines = plot_loss.draw(plot_loss.numbers(read, "loss"), [(40, 2.0)], 20, 5)
+        self.assertIn("*", lines[0])
+        self.assertTrue(lines[4].endswith("o") or "*" in lines[4])
+        self.assertEqual(plot_loss.table(read).splitlines()[1].split("\t")[2], "4.9")
+
+    def test_a_damaged_line_is_an_error(self):
+        path = self.write("metrics.jsonl", '{"step": 1\n{"step": 2}\n')
+        with self.assertRaisesRegex(ValueError, "metrics.jsonl:1"):
+            plot_loss.read_metrics(path)
+
+    def compare(self, val_loss, val_tokens):
+        text = "The quick brown fox jumps over the lazy dog. " * 40
+        self.write("v.jsonl", json.dumps({"text": text}) + "\n")
+        (self.folder / "v.idx").write_bytes(b"MMIDIDX\0\0" + struct.pack("<QB", 1, 8))
+        (self.folder / "v.bin").write_bytes(bytes(2 * len(text)))
+        self.write("metrics.jsonl", json.dumps(
+            {"step": 1, "val_loss": val_loss, "val_tokens": val_tokens or len(text)}))
+        return compare_compression.compare(self.folder, self.folder / "v.jsonl",
+                                           self.folder / "v")
+
+    def test_compression(self):
+        lines, better = self.compare(0.69314718056, None)  # one bit a token, a token a byte
+        self.assertEqual(lines[-1].split()[2], "1.000")
+        self.assertFalse(better)
+        self.assertTrue(self.compare(0.01, None)[1])
+        with self.assertRaises(compare_compression.Problem):
+            self.compare(0.01, 7)
+
+
+class Corpus(unittest.TestCase):
+    def test_chapters(self):
+        lines = ["TITLE", "", "Chapter 1", "", "One", "two.", "", "VOLUME II", "CHAPTER II.", "",
+                 "Three.", "", "FINIS"]
+        self.assertEqual(corpus.split_chapters(lines), ["One two.", "Three."])
+
+    def test_r_strings(self):
+        strings = b"".join(struct.pack(">Ii", 9, len(s)) + s for s in (b"a", b"", "é".encode()))
+        raw = b"X\n" + struct.pack(">iiii", 3, 0, 0, 5) + b"UTF-8" + struct.pack(">Ii", 16, 3)
+        self.assertEqual(corpus.r_strings(raw + strings, "x"), ["a", "", "é"])
+
+    def test_hold_out_depends_on_the_name_alone(self):
+        held = sum(corpus.held_out(f"document {i}") for i in range(4000))
+        self.assertTrue(150 < held < 250, held)
+
+    def test_uncompress_reports_damage(self):
+        with self.assertRaises(corpus.Problem):
+            corpus.uncompress(b"\xff" * 40, "x")
+
+
+class Shell(unittest.TestCase):
+    def test_dev_explains_itself_and_refuses_nonsense(self):
+        run = subprocess.run([SCRIPTS / "dev", "help"], capture_output=True, text=True, check=True)
+        self.assertIn("budget", run.stdout)
+        run = subprocess.run([SCRIPTS / "dev", "nonsense"], capture_output=True, check=False)
+        self.assertEqual(run.returncode, 64)
+
+
+if __name__ == "__main__":
+    unittest.main()
