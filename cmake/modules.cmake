@@ -17,7 +17,7 @@ function(grist_test name)
   target_link_libraries(${name}_test PRIVATE grist_flags ${T_DEPENDS} ${T_LINK} GTest::gtest_main)
   target_include_directories(${name}_test PRIVATE ${PROJECT_SOURCE_DIR}/tests)
   target_compile_definitions(${name}_test PRIVATE GRIST_TESTS_DIR="${PROJECT_SOURCE_DIR}/tests"
-                                                  GRIST_SOURCE_DIR="${PROJECT_SOURCE_DIR}" GRIST_BINARY="$<TARGET_FILE_DIR:${name}_test>/../grist")
+                                                  GRIST_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   gtest_discover_tests(${name}_test TEST_PREFIX "${name}/" DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT ${T_TIMEOUT} LABELS "${T_LABELS}")
 endfunction()
 include(GoogleTest)

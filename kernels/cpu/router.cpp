@@ -233,6 +233,11 @@ void router_statistics(const Context& ctx, const ops::RouterStatistics& a) {
     for (std::int64_t e = 0; e < E; ++e) sum_out[s * E + e] += sums[task * E + e];
     for (int i = 0; i < kNumScalars; ++i) scalar_out[i] += scalars[task * kNumScalars + i];
   }
+  if (!a.fractions) return;
+  const auto choices = static_cast<double>(K * segment);
+  for (std::int64_t i = 0; i < S * E; ++i) {
+    a.fractions.as<float>()[i] = static_cast<float>(static_cast<double>(count_out[i]) / choices);
+  }
 }
 
 // ---- backward --------------------------------------------------------------------------------

@@ -267,6 +267,15 @@ void Model::clear_added_gradients(const Context& ctx) {
   if (parameters_.head) clear(parameters_.embedding);
 }
 
+std::vector<std::string> Model::router_bias_names() const {
+  std::vector<std::string> names;
+  for (std::int64_t i = config_.moe.first_k_dense_replace;
+       i < config_.num_hidden_layers && config_.moe.num_experts > 0; ++i) {
+    names.push_back("model.layers." + std::to_string(i) + ".mlp.gate.e_score_correction_bias");
+  }
+  return names;
+}
+
 void Model::update_router_state(const StepStatistics& statistics) {
   const double rate = config_.moe.expert_bias_update_rate;
   for (std::size_t l = 0; l < statistics.layers.size(); ++l) {

@@ -62,6 +62,8 @@ class Model {
   const Parameters& parameters() const { return parameters_; }
   RouterState& router_state() { return router_state_; }
   const RouterState& router_state() const { return router_state_; }
+  // Global names of the selection biases in a checkpoint, one a MoE layer (Hugging Face's name).
+  std::vector<std::string> router_bias_names() const;
   std::int64_t num_moe_layers() const {
     return static_cast<std::int64_t>(router_state_.bias.size());
   }

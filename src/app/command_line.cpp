@@ -1,0 +1,143 @@
+#include "command_line.h"
+
+#include <CLI/CLI.hpp>
+
+namespace grist::app {
+
+namespace {
+
+constexpr const char* kExitCodes =
+    "Exit codes: 0 done; 64 bad command line; 65 corrupt input; 66 not found; 69 device "
+    "unavailable; 70 internal; 71 out of memory;\n"
+    "73 cannot create output; 74 I/O error; 75 stopped and saved, start again; 76 peer lost, start "
+    "again; 78 bad configuration; 79 numeric failure";
+
+void add_train(CLI::App& app, Invocation& chosen, TrainArguments& a) {
+  CLI::App* c = app.add_subcommand(
+      "train", "Train a model; goes on from the newest good checkpoint of its run folder");
+  c->add_option("config", a.config, "Configuration (YAML; docs/configuration.md lists the keys)")
+      ->required();
+  c->add_option("--set", a.sets, "Override a value: optim.lr=2e-4 (repeatable)")
+      ->take_all()
+      ->allow_extra_args(false);
+  c->add_flag(
+      "--dry-run", a.dry_run,
+      "Print the resolved configuration, sizes and memory, run one micro-batch, write nothing");
+  c->callback([&] { chosen = a; });
+}
+
+template <class Arguments> void add_corpus_options(CLI::App* c, Arguments& a) {
+  c->add_option("--input", a.inputs,
+                "Text: .txt (a document each) or .jsonl (a document a line), plain, .gz or .zst; "
+                "patterns allowed")
+      ->required();
+  c->add_option("--text-key", a.text_key, "Key of the text in a JSON line")->capture_default_str();
+  c->add_option("--on-bad-line", a.on_bad_line,
+                "refuse: stop and name the bad lines; skip: count, name and pass over")
+      ->capture_default_str();
+  c->add_option("--threads", a.threads, "0: one per core")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+}
+
+void add_prepare(CLI::App& app, Invocation& chosen, PrepareArguments& a) {
+  CLI::App* c = app.add_subcommand("prepare", "Turn text into token files (Megatron .bin/.idx)");
+  add_corpus_options(c, a);
+  c->add_option("--tokenizer", a.tokenizer, "tokenizer.json (Hugging Face, byte-level BPE)")
+      ->required();
+  c->add_option("--output", a.output, "Prefix of the files to write")->required();
+  c->add_flag("--overwrite", a.overwrite, "Replace files of that name");
+  c->add_flag("--no-eod", a.no_eod, "Do not put an end-of-document token behind each document");
+  c->add_flag("--special-as-text", a.special_as_text,
+              "Special tokens spelled out in the text are encoded as plain text");
+  c->callback([&] { chosen = a; });
+}
+
+struct TokenizerCommands {
+  TokenizerTrainArguments train;
+  TokenizerEncodeArguments encode;
+  TokenizerDecodeArguments decode;
+};
+
+void add_tokenizer(CLI::App& app, Invocation& chosen, TokenizerCommands& a) {
+  CLI::App* group = app.add_subcommand("tokenizer", "Train or use a byte-level BPE tokenizer");
+  group->require_subcommand(1);
+  CLI::App* train = group->add_subcommand("train", "Learn a vocabulary from text");
+  add_corpus_options(train, a.train);
+  train
+      ->add_option("--vocab-size", a.train.vocab_size,
+                   "Tokens, special ones included (at least 257)")
+      ->required();
+  train->add_option("--output", a.train.output, "tokenizer.json to write")->required();
+  train->callback([&] { chosen = a.train; });
+  CLI::App* encode = group->add_subcommand("encode", "Standard input to token ids, one line");
+  encode->add_option("tokenizer", a.encode.tokenizer, "tokenizer.json")->required();
+  encode->callback([&] { chosen = a.encode; });
+  CLI::App* decode = group->add_subcommand("decode", "Token ids on standard input to text");
+  decode->add_option("tokenizer", a.decode.tokenizer, "tokenizer.json")->required();
+  decode->callback([&] { chosen = a.decode; });
+}
+
+void add_generate(CLI::App& app, Invocation& chosen, GenerateArguments& a) {
+  CLI::App* c = app.add_subcommand("generate", "Continue a prompt with a trained model");
+  c->add_option("checkpoint", a.checkpoint, "A step folder, or a run folder (its newest good step)")
+      ->required();
+  c->add_option("--prompt", a.prompt, "Text to continue; empty: begin a document");
+  c->add_option("--max-tokens", a.max_tokens)->capture_default_str();
+  c->add_option("--temperature", a.temperature, "0: always the most likely token")
+      ->capture_default_str();
+  c->add_option("--top-k", a.top_k, "Only the k most likely tokens; 0: all")->capture_default_str();
+  c->add_option("--top-p", a.top_p, "Only the most likely tokens that together reach p")
+      ->capture_default_str();
+  c->add_option("--seed", a.seed)->capture_default_str();
+  c->add_option("--threads", a.threads, "0: one per core")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  c->callback([&] { chosen = a; });
+}
+
+struct CheckpointCommands {
+  CheckpointLsArguments ls;
+  CheckpointVerifyArguments verify;
+};
+
+void add_checkpoint(CLI::App& app, Invocation& chosen, CheckpointCommands& a) {
+  CLI::App* group = app.add_subcommand("checkpoint", "Look at checkpoints");
+  group->require_subcommand(1);
+  CLI::App* ls = group->add_subcommand("ls", "List the steps of a run");
+  ls->add_option("path", a.ls.path, "Run folder, checkpoints folder or step folder")->required();
+  ls->callback([&] { chosen = a.ls; });
+  CLI::App* verify = group->add_subcommand(
+      "verify", "Check every byte against the stored sums (exit code 65 when one is wrong)");
+  verify->add_option("path", a.verify.path, "Run folder, checkpoints folder or step folder")
+      ->required();
+  verify->callback([&] { chosen = a.verify; });
+}
+
+}  // namespace
+
+Invocation parse_command_line(int argc, const char* const* argv) {
+  Invocation chosen;
+  TrainArguments train;
+  PrepareArguments prepare;
+  TokenizerCommands tokenizer;
+  GenerateArguments generate;
+  CheckpointCommands checkpoint;
+  CLI::App app("grist pretrains fine-grained Mixture-of-Experts language models", "grist");
+  app.set_version_flag("--version", "grist " GRIST_VERSION);
+  app.footer(kExitCodes);
+  app.require_subcommand(1);
+  add_tokenizer(app, chosen, tokenizer);
+  add_prepare(app, chosen, prepare);
+  add_train(app, chosen, train);
+  add_generate(app, chosen, generate);
+  add_checkpoint(app, chosen, checkpoint);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    return Exit{app.exit(e) == 0 ? ExitCode::ok : ExitCode::usage};
+  }
+  return chosen;
+}
+
+}  // namespace grist::app

@@ -1,0 +1,90 @@
+#pragma once
+// The command line as plain structs: one a subcommand. Only command_line.cpp knows the parser.
+#include <cstdint>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "grist/core/error.h"
+
+namespace grist::app {
+
+struct Exit {  // --help, --version or a wrong command line: already said
+  ExitCode code = ExitCode::ok;
+};
+
+struct TrainArguments {
+  std::string config;
+  std::vector<std::string> sets;
+  bool dry_run = false;
+};
+
+struct PrepareArguments {
+  std::vector<std::string> inputs;
+  std::string tokenizer;
+  std::string output;
+  std::string text_key = "text";
+  std::string on_bad_line = "refuse";
+  std::int64_t threads = 0;
+  bool overwrite = false;
+  bool no_eod = false;
+  bool special_as_text = false;
+};
+
+struct TokenizerTrainArguments {
+  std::vector<std::string> inputs;
+  std::string output;
+  std::string text_key = "text";
+  std::string on_bad_line = "refuse";
+  std::int64_t vocab_size = 0;
+  std::int64_t threads = 0;
+};
+
+struct TokenizerEncodeArguments {
+  std::string tokenizer;
+};
+
+struct TokenizerDecodeArguments {
+  std::string tokenizer;
+};
+
+struct GenerateArguments {
+  std::string checkpoint;
+  std::string prompt;
+  std::int64_t max_tokens = 128;
+  double temperature = 1.0;
+  std::int64_t top_k = 0;
+  double top_p = 1.0;
+  std::int64_t seed = 0;
+  std::int64_t threads = 0;
+};
+
+struct CheckpointLsArguments {
+  std::string path;
+};
+
+struct CheckpointVerifyArguments {
+  std::string path;
+};
+
+using Invocation =
+    std::variant<Exit, TrainArguments, PrepareArguments, TokenizerTrainArguments,
+                 TokenizerEncodeArguments, TokenizerDecodeArguments, GenerateArguments,
+                 CheckpointLsArguments, CheckpointVerifyArguments>;
+
+Invocation parse_command_line(int argc, const char* const* argv);
+
+// Each in the file of its name.
+ExitCode run(const TrainArguments& a);
+ExitCode run(const PrepareArguments& a);
+ExitCode run(const TokenizerTrainArguments& a);
+ExitCode run(const TokenizerEncodeArguments& a);
+ExitCode run(const TokenizerDecodeArguments& a);
+ExitCode run(const GenerateArguments& a);
+ExitCode run(const CheckpointLsArguments& a);
+ExitCode run(const CheckpointVerifyArguments& a);
+inline ExitCode run(const Exit& e) {
+  return e.code;
+}
+
+}  // namespace grist::app

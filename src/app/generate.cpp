@@ -1,0 +1,35 @@
+#include "grist/eval/generate.h"
+
+#include <cstdio>
+
+#include "command_line.h"
+#include "grist/core/log.h"
+
+namespace grist::app {
+
+ExitCode run(const GenerateArguments& a) {
+  ThreadPool pool(static_cast<int>(a.threads));
+  Scratch scratch;
+  Context ctx;
+  ctx.pool = &pool;
+  ctx.scratch = &scratch;
+  const eval::TrainedModel trained = eval::load_trained_model(ctx, a.checkpoint);
+  const eval::GenerateOptions options{.prompt = a.prompt,
+                                      .max_tokens = a.max_tokens,
+                                      .sampling = {.temperature = a.temperature,
+                                                   .top_k = a.top_k,
+                                                   .top_p = a.top_p,
+                                                   .seed = static_cast<std::uint64_t>(a.seed)}};
+  const auto print = [](std::string_view text) {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fflush(stdout);
+  };
+  print(a.prompt);
+  const eval::StopReason reason = eval::generate(ctx, trained, options, print);
+  print("\n");
+  if (reason == eval::StopReason::no_room)
+    log::warn("stopped at the model's {} positions", trained.config.model.max_position_embeddings);
+  return ExitCode::ok;
+}
+
+}  // namespace grist::app

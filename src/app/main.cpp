@@ -1,0 +1,28 @@
+// The grist binary: parse, run, and turn whatever is thrown into one line and an exit code.
+#include <exception>
+#include <new>
+
+#include "command_line.h"
+#include "grist/core/context.h"
+#include "grist/core/log.h"
+#include "grist/core/stop.h"
+
+int main(int argc, char** argv) {
+  using grist::ExitCode;
+  ExitCode code = ExitCode::internal;
+  try {
+    grist::flush_denormals();
+    grist::install_stop_handlers();
+    code = std::visit([](const auto& arguments) { return grist::app::run(arguments); },
+                      grist::app::parse_command_line(argc, argv));
+  } catch (const grist::Error& e) {
+    grist::log::error("{}", e.what());
+    code = e.code();
+  } catch (const std::bad_alloc&) {
+    grist::log::error("out of memory; use a smaller model, micro_batch_size or recompute: full");
+    code = ExitCode::out_of_memory;
+  } catch (const std::exception& e) {
+    grist::log::error("internal error: {}", e.what());
+  }
+  return static_cast<int>(code);
+}

@@ -1,0 +1,10 @@
+#include "command_line.h"
+#include "grist/train/trainer.h"
+
+namespace grist::app {
+
+ExitCode run(const TrainArguments& a) {
+  return train::run_training(load_config(a.config, a.sets), {.dry_run = a.dry_run});
+}
+
+}  // namespace grist::app

@@ -1,0 +1,214 @@
+// The life of a step, and what happens between steps.
+#include <algorithm>
+#include <cmath>
+
+#include "grist/config/batch_ramp.h"
+#include "grist/core/check.h"
+#include "grist/core/log.h"
+#include "grist/core/stop.h"
+#include "grist/optim/schedule.h"
+#include "run.h"
+
+namespace grist::train {
+
+namespace {
+
+double seconds(std::chrono::steady_clock::duration d) {
+  return std::chrono::duration<double>(d).count();
+}
+
+bool due(std::int64_t step, std::int64_t interval) {
+  return interval > 0 && step % interval == 0;
+}
+
+nn::Batch view(const Batch& b) {
+  const auto whole = [](const std::vector<std::int32_t>& v) {
+    return ConstTensorView(v.data(), DType::i32, {static_cast<std::int64_t>(v.size())});
+  };
+  return {whole(b.ids), whole(b.targets), whole(b.positions), whole(b.cu_seqlens)};
+}
+
+}  // namespace
+
+ExitCode Run::train() {
+  const TrainConfig& t = config().train;
+  while (counters_.step < t.train_iters) {
+    if (const auto code = stop_requested()) return *code;
+    step();
+    if (due(counters_.step, t.eval_interval)) validate();
+    if (due(counters_.step, config().checkpoint.save_interval)) save();
+  }
+  if (validated_step_ != counters_.step) validate();
+  if (saved_step_ != counters_.step) save();
+  log::info("finished: {} steps, {} tokens, in {}", counters_.step, counters_.tokens,
+            duration(seconds(Clock::now() - start_)));
+  return ExitCode::ok;
+}
+
+std::optional<ExitCode> Run::stop_requested() {
+  const int signal = stop_signal();
+  const bool out_of_time = config().train.max_hours > 0 && hours() >= config().train.max_hours;
+  if (signal == 0 && !out_of_time) return std::nullopt;
+  if (saved_step_ != counters_.step) save();
+  log::info("stopped at step {} by {}; saved; start the same command again to go on (exit code 75)",
+            counters_.step, signal != 0 ? "signal " + std::to_string(signal) : "train.max_hours");
+  return ExitCode::preempted;
+}
+
+double Run::hours() const {
+  return seconds(Clock::now() - start_) / 3600;
+}
+
+void Run::load_global_batch(std::int64_t samples) {
+  const std::int64_t size = config().train.micro_batch_size;
+  batches_.resize(static_cast<std::size_t>(samples / size));
+  for (std::size_t i = 0; i < batches_.size(); ++i) {
+    samples_->batch(counters_.samples + static_cast<std::int64_t>(i) * size, size, batches_[i]);
+  }
+}
+
+void Run::step() {
+  const std::int64_t samples = global_batch_size_at(config().train, counters_.samples);
+  load_global_batch(samples);
+  std::int64_t targets = 0;
+  for (const Batch& b : batches_) targets += b.num_targets;
+  statistics_.reset();
+  nn::StepScale scale{.loss_scale = 1.0F / static_cast<float>(std::max<std::int64_t>(targets, 1)),
+                      .micro_batch_weight = 1.0F / static_cast<float>(batches_.size()),
+                      .first = true};
+  for (const Batch& b : batches_) {
+    model_->forward_backward(context_, *activations_, view(b), scale, statistics_);
+    scale.first = false;
+  }
+  const double loss =
+      statistics_.loss_sum / static_cast<double>(std::max<std::int64_t>(targets, 1));
+  const double total = loss + statistics_.aux_loss() + statistics_.z_loss();
+
+  const std::int64_t number = counters_.step + 1;
+  const double lr = optim::learning_rate(config().optim, number, config().train.train_iters);
+  const optim::StepResult result =
+      optimizer_->step(context_, {.lr = lr, .adam_step = counters_.adam_steps + 1, .loss = total});
+  counters_.step = number;
+  counters_.samples += samples;
+  counters_.tokens += samples * config().data.seq_length;
+  if (result.applied) {
+    ++counters_.adam_steps;
+    counters_.skipped_in_a_row = 0;
+    model_->update_router_state(statistics_);
+    model_->parameters().refresh(context_);
+  } else {
+    ++counters_.skipped;
+    ++counters_.skipped_in_a_row;
+    log::warn(
+        "step {}: loss {} or gradient norm {} is not finite; the update is skipped, nothing has "
+        "changed ({} in a row)",
+        number, total, result.grad_norm, counters_.skipped_in_a_row);
+  }
+  if (due(number, config().log.interval) || number == config().train.train_iters || !result.applied)
+    log_step(loss, result.grad_norm, lr);
+  if (counters_.skipped_in_a_row >= config().train.max_nonfinite_steps) refuse_to_go_on();
+}
+
+void Run::refuse_to_go_on() const {
+  const std::int64_t last = counters_.samples - static_cast<std::int64_t>(batches_.size()) *
+                                                    config().train.micro_batch_size;
+  fail(ExitCode::numeric,
+       "{} steps in a row were not finite, the last one at step {} (samples {} to {}); the "
+       "checkpoint of step {} is kept. Lower optim.lr, or look at these samples",
+       counters_.skipped_in_a_row, counters_.step, last, counters_.samples - 1, saved_step_);
+}
+
+void Run::log_step(double loss, double grad_norm, double lr) {
+  const auto now = Clock::now();
+  StepRecord r;
+  r.step = counters_.step;
+  r.tokens = counters_.tokens;
+  r.samples = counters_.samples;
+  r.loss = loss;
+  r.aux_loss = statistics_.aux_loss();
+  r.z_loss = statistics_.z_loss();
+  r.grad_norm = grad_norm;
+  r.lr = lr;
+  r.skipped = counters_.skipped;
+  r.layers = layer_records(statistics_, config().model.moe.num_experts_per_tok);
+  r.seconds = seconds(now - logged_);
+  r.tokens_per_second = static_cast<double>(counters_.tokens - logged_tokens_) / r.seconds;
+  r.flops_per_second = r.tokens_per_second * flops_per_token_;
+  r.peak_fraction = peak_flops_ > 0 ? r.flops_per_second / peak_flops_ : 0;
+  const auto steps = static_cast<double>(counters_.step - logged_step_);
+  r.eta_seconds =
+      r.seconds / steps * static_cast<double>(config().train.train_iters - counters_.step);
+  metrics_->append(to_json(r));
+  log::info("{}", console_line(r, config().train.train_iters));
+  if (tensorboard_) {
+    const Scalar scalars[] = {
+        {"train/loss", r.loss},      {"train/aux_loss", r.aux_loss},
+        {"train/z_loss", r.z_loss},  {"train/grad_norm", r.grad_norm},
+        {"train/lr", r.lr},          {"train/tokens_per_second", r.tokens_per_second},
+        {"moe/max_vio", max_vio(r)}, {"moe/dropped_fraction", dropped_fraction(r)}};
+    tensorboard_->write(r.step, scalars);
+  }
+  logged_ = now;
+  logged_tokens_ = counters_.tokens;
+  logged_step_ = counters_.step;
+}
+
+void Run::validate() {
+  validated_step_ = counters_.step;
+  if (validation_.empty()) return;
+  const auto begin = Clock::now();
+  const std::int64_t rows = config().train.micro_batch_size;
+  ValidationRecord record{.step = counters_.step, .tokens = counters_.tokens};
+  Batch batch;
+  for (const ValidationSet& set : validation_) {
+    ValidationRecord::Set result{.name = set.name()};
+    const std::int64_t all = (set.num_samples() + rows - 1) / rows;
+    const std::int64_t count =
+        config().train.eval_iters > 0 ? std::min(all, config().train.eval_iters) : all;
+    for (std::int64_t i = 0; i < count; ++i) {
+      set.batch(i * rows, rows, batch);
+      result.loss_sum += model_->evaluate(context_, *activations_, view(batch));
+      result.tokens += batch.num_targets;
+    }
+    if (count == all) result.bytes = set.source_bytes();
+    record.sets.push_back(result);
+  }
+  const auto now = Clock::now();
+  record.seconds = seconds(now - begin);
+  logged_ += now - begin;  // not training time
+  metrics_->append(to_json(record));
+  log::info("{}", console_line(record));
+  if (tensorboard_) {
+    for (const ValidationRecord::Set& s : record.sets) {
+      const std::string tag = "validation/" + s.name;
+      const Scalar scalars[] = {
+          {tag, s.loss_sum / static_cast<double>(std::max<std::int64_t>(s.tokens, 1))}};
+      tensorboard_->write(record.step, scalars);
+    }
+  }
+}
+
+void Run::save() {
+  const auto begin = Clock::now();
+  metrics_->sync();
+  counters_.metrics_bytes = metrics_->bytes();
+  SaveRequest request;
+  request.step = counters_.step;
+  request.parent_step = saved_step_;
+  request.layout.set("world", 1);
+  request.state.set("counters", to_json(counters_));
+  request.state.set("data", samples_->fingerprints());
+  if (!parent_.is_null()) request.state.set("parent", parent_);
+  request.shards = {checkpoint_slices(*model_, *moments_)};
+  request.texts = {{"config.yaml", to_yaml(loaded_)}};
+  if (tokenizer_) request.texts.push_back({"tokenizer.json", read_text(config().data.tokenizer)});
+  const SavedStep saved = checkpoints_->save(request);
+  saved_step_ = counters_.step;
+  checkpoints_->prune(config().checkpoint.keep);
+  const auto now = Clock::now();
+  logged_ += now - begin;
+  log::info("saved step {} ({}) in {:.1f} s", counters_.step, human_bytes(saved.bytes),
+            seconds(now - begin));
+}
+
+}  // namespace grist::train

@@ -1,0 +1,87 @@
+#pragma once
+// One training run from start to end. Members are in the order in which they are set up.
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "grist/ckpt/checkpoint.h"
+#include "grist/config/load.h"
+#include "grist/core/context.h"
+#include "grist/data/dataset.h"
+#include "grist/data/tokenizer.h"
+#include "grist/nn/model.h"
+#include "grist/optim/adamw.h"
+#include "grist/train/trainer.h"
+#include "metrics.h"
+#include "run_folder.h"
+#include "tensorboard.h"
+#include "training_state.h"
+
+namespace grist::train {
+
+class Run {
+ public:
+  Run(LoadedConfig config, const TrainOptions& options);
+  ExitCode execute();
+
+ private:
+  // setup.cpp
+  void resolve_device() const;
+  void resolve_vocabulary();
+  void open_data();
+  void build_model();
+  void start_or_resume();
+  void start_from_parent();
+  bool resume();
+  void warm_up();
+  void print_plan() const;
+
+  // loop.cpp
+  ExitCode train();
+  void step();
+  void load_global_batch(std::int64_t samples);
+  void refuse_to_go_on() const;
+  void log_step(double loss, double grad_norm, double lr);
+  void validate();
+  void save();
+  std::optional<ExitCode> stop_requested();
+  double hours() const;
+
+  const Config& config() const { return loaded_.config; }
+
+  LoadedConfig loaded_;
+  TrainOptions options_;
+  std::size_t program_bytes_ = 0;  // resident before anything was allocated
+  MemoryLedger ledger_;
+  ThreadPool pool_;
+  Scratch scratch_;
+  Context context_;
+  std::optional<Tokenizer> tokenizer_;
+  std::optional<SampleStream> samples_;
+  std::vector<ValidationSet> validation_;
+  std::optional<nn::Model> model_;
+  std::optional<Moments> moments_;
+  std::optional<optim::Optimizer> optimizer_;
+  std::optional<nn::Activations> activations_;
+  std::optional<RunFolder> folder_;
+  std::optional<CheckpointFolder> checkpoints_;
+  std::optional<MetricsLog> metrics_;
+  std::optional<TensorboardWriter> tensorboard_;
+  Json parent_;  // of continued pretraining: path, uuid, step; null otherwise
+  Counters counters_;
+  std::int64_t saved_step_ = -1;
+  std::int64_t validated_step_ = -1;
+
+  std::vector<Batch> batches_;  // micro-batches of the step
+  nn::StepStatistics statistics_;
+  double flops_per_token_ = 0;  // forward and backward
+  double peak_flops_ = 0;       // measured, all threads
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point start_ = Clock::now(), logged_ = Clock::now();
+  std::int64_t logged_tokens_ = 0;
+  std::int64_t logged_step_ = 0;
+};
+
+}  // namespace grist::train
