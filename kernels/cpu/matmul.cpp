@@ -54,6 +54,8 @@ void pack_panels(float* out, const Rows& b, std::int64_t depth, std::int64_t col
     const std::int64_t n = std::min(kPanelColumns, cols - col);
     for (std::int64_t k = 0; k < depth; ++k, out += kPanelColumns) {
       const float* from = b[k] + col;
+      __builtin_prefetch(from + kPanelColumns);  // the next panel, packed soon
+      __builtin_prefetch(from + kPanelColumns + 16);
       if (n == kPanelColumns) {
         std::memcpy(out, from, kPanelColumns * sizeof(float));
       } else {
