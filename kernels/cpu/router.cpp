@@ -192,6 +192,29 @@ void add_token(const Partial& p, Row& q, const std::int32_t* ids, const float* w
   p.scalars[2] += largest / sum;
 }
 
+// Adds the chunks of each segment in order; then f.
+void add_partials(const ops::RouterStatistics& a, const Partial& p, std::int64_t chunks) {
+  const std::int64_t E = a.logits.shape[1];
+  const std::int64_t S = a.counts.shape[0];
+  auto* counts = a.counts.as<std::int64_t>();
+  auto* prob_sums = a.prob_sums.as<double>();
+  auto* scalars = a.scalars.as<double>();
+  auto* fractions = a.fractions.as<float>();
+  std::fill_n(counts, S * E, 0);
+  std::fill_n(prob_sums, S * E, 0.0);
+  std::fill_n(scalars, kNumScalars, 0.0);
+  for (std::int64_t i = 0; i < S * chunks; ++i) {
+    const std::int64_t s = i / chunks;
+    for (std::int64_t e = 0; e < E; ++e) counts[s * E + e] += p.counts[i * E + e];
+    for (std::int64_t e = 0; e < E; ++e) prob_sums[s * E + e] += p.prob_sums[i * E + e];
+    for (int j = 0; j < kNumScalars; ++j) scalars[j] += p.scalars[i * kNumScalars + j];
+  }
+  const std::int64_t choices = a.ids.numel() / S;
+  const double scale = choices == 0 ? 0.0 : 1.0 / static_cast<double>(choices);
+  for (std::int64_t i = 0; i < S * E; ++i)
+    fractions[i] = static_cast<float>(scale * static_cast<double>(counts[i]));
+}
+
 }  // namespace
 
 void router_statistics(const Context& ctx, const ops::RouterStatistics& a) {
@@ -202,12 +225,12 @@ void router_statistics(const Context& ctx, const ops::RouterStatistics& a) {
   const std::int64_t segment = N / S;
   const std::int64_t chunks = (segment + kStatisticsChunk - 1) / kStatisticsChunk;  // a segment
   const ScratchScope scope(ctx.scratch);
-  auto* counts = ctx.scratch->allocate<std::int64_t>(S * chunks * E);
-  auto* sums = ctx.scratch->allocate<double>(S * chunks * E);
-  auto* scalars = ctx.scratch->allocate<double>(S * chunks * kNumScalars);
-
+  const Partial all{ctx.scratch->allocate<std::int64_t>(S * chunks * E),
+                    ctx.scratch->allocate<double>(S * chunks * E),
+                    ctx.scratch->allocate<double>(S * chunks * kNumScalars)};
   parallel_for(ctx, S * chunks, [&](std::int64_t task, int /*worker*/) {
-    const Partial p{counts + task * E, sums + task * E, scalars + task * kNumScalars};
+    const Partial p{all.counts + task * E, all.prob_sums + task * E,
+                    all.scalars + task * kNumScalars};
     std::fill_n(p.counts, E, 0);
     std::fill_n(p.prob_sums, E, 0.0);
     std::fill_n(p.scalars, kNumScalars, 0.0);
@@ -220,24 +243,7 @@ void router_statistics(const Context& ctx, const ops::RouterStatistics& a) {
       add_token(p, q, a.ids.as<std::int32_t>() + n * K, a.weights.as<float>() + n * K, a);
     }
   });
-
-  auto* count_out = a.counts.as<std::int64_t>();
-  auto* sum_out = a.prob_sums.as<double>();
-  auto* scalar_out = a.scalars.as<double>();
-  std::fill_n(count_out, S * E, 0);
-  std::fill_n(sum_out, S * E, 0.0);
-  std::fill_n(scalar_out, kNumScalars, 0.0);
-  for (std::int64_t task = 0; task < S * chunks; ++task) {
-    const std::int64_t s = task / chunks;
-    for (std::int64_t e = 0; e < E; ++e) count_out[s * E + e] += counts[task * E + e];
-    for (std::int64_t e = 0; e < E; ++e) sum_out[s * E + e] += sums[task * E + e];
-    for (int i = 0; i < kNumScalars; ++i) scalar_out[i] += scalars[task * kNumScalars + i];
-  }
-  if (!a.fractions) return;
-  const auto choices = static_cast<double>(K * segment);
-  for (std::int64_t i = 0; i < S * E; ++i) {
-    a.fractions.as<float>()[i] = static_cast<float>(static_cast<double>(count_out[i]) / choices);
-  }
+  add_partials(a, all, chunks);
 }
 
 // ---- backward --------------------------------------------------------------------------------

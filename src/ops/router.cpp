@@ -48,7 +48,7 @@ void router_statistics(const Context& ctx, const RouterStatistics& a) {
   const Dims d = require_choices("router_statistics", a.logits, a.ids, a.weights, a.mode);
   const std::int64_t S = require_segments("router_statistics", a.counts, d.N);
   require("router_statistics", "counts", a.counts, DType::i64, {S, d.E});
-  require_if_given("router_statistics", "fractions", a.fractions, DType::f32, {S, d.E});
+  require("router_statistics", "fractions", a.fractions, DType::f32, {S, d.E});
   require("router_statistics", "prob_sums", a.prob_sums, DType::f64, {S, d.E});
   require("router_statistics", "scalars", a.scalars, DType::f64, {3});
   require_scratch("router_statistics", ctx);

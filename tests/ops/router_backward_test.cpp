@@ -184,7 +184,7 @@ TEST(Router, BitsDoNotDependOnThreads) {
       const Statistics s = statistics(*ctx, p, 2);
       const std::vector<float> d =
           gradient(*ctx, p, normals(p.N * p.K, "router.dw"), {2, 0.1F, 0.01F});
-      return std::tuple(p.ids, p.weights, s.counts, s.prob_sums, s.scalars, d);
+      return std::tuple(p.ids, p.weights, s.counts, s.fractions, s.prob_sums, s.scalars, d);
     };
     EXPECT_EQ(run(1), run(5)) << name_of(mode);
   }

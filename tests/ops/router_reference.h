@@ -108,13 +108,16 @@ struct Problem {
 
 struct Statistics {
   std::vector<std::int64_t> counts;
+  std::vector<float> fractions;
   Doubles prob_sums, scalars;
 };
 
 inline Statistics statistics(const Context& ctx, const Problem& p, std::int64_t S) {
   Statistics s{std::vector<std::int64_t>(Problem::at(S * p.E), -1),
-               Doubles(Problem::at(S * p.E), -1), Doubles(3, -1)};
+               std::vector<float>(Problem::at(S * p.E), -1.0F), Doubles(Problem::at(S * p.E), -1),
+               Doubles(3, -1)};
   ops::router_statistics(ctx, {.counts = view(s.counts, {S, p.E}),
+                               .fractions = view(s.fractions, {S, p.E}),
                                .prob_sums = view(s.prob_sums, {S, p.E}),
                                .scalars = view(s.scalars, {3}),
                                .logits = view(p.logits, {p.N, p.E}),

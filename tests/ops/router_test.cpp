@@ -147,6 +147,10 @@ TEST(RouterStatistics, MatchSumsOverTokens) {
         for (std::int64_t k = 0; k < p.K; ++k) ++counts[Problem::at(base + p.chosen(n)[k])];
       }
       EXPECT_EQ(got.counts, counts);
+      Doubles f;
+      for (const std::int64_t c : counts)
+        f.push_back(static_cast<double>(c) / static_cast<double>(p.K * p.N / S));
+      EXPECT_TRUE(close(got.fractions, f, {1e-7, 0}));
       EXPECT_TRUE(close(got.prob_sums.data(), sums.data(), S * p.E, {1e-6, 1e-9}));
       EXPECT_TRUE(close(got.scalars.data(), scalars.data(), 3, {1e-6, 1e-9}));
     }
@@ -161,6 +165,7 @@ TEST(RouterStatistics, AreZeroWithoutTokens) {
   const Statistics got = statistics(*ctx, p, 2);
 
   EXPECT_EQ(got.counts, std::vector<std::int64_t>(10, 0));
+  EXPECT_EQ(got.fractions, std::vector<float>(10, 0.0F));
   EXPECT_EQ(got.prob_sums, Doubles(10, 0.0));
   EXPECT_EQ(got.scalars, Doubles(3, 0.0));
 }

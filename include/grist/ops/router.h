@@ -37,9 +37,9 @@ void router_forward(const Context& ctx, const RouterForward& a);
 // (S = 1: a micro-batch; S = B: one a sequence). q is the full softmax of the logits, or for
 // sigmoid s / sum over all experts of s.
 struct RouterStatistics {
-  TensorView counts;          // out (S, E) i64  tokens that chose e, before any drop
-  TensorView fractions = {};  // out (S, E) f32, or empty: counts / (K * tokens of the segment)
-  TensorView prob_sums;       // out (S, E) f64  sum of q
+  TensorView counts;     // out (S, E) i64  tokens that chose e, before any drop
+  TensorView fractions;  // out (S, E) f32  counts / (K * tokens of the segment): f of the aux loss
+  TensorView prob_sums;  // out (S, E) f64  sum of q
   TensorView scalars;  // out (3) f64     sum over tokens of: logsumexp(l)^2, entropy of q in nats,
                        // share of the largest of a token's weights
   ConstTensorView logits;   // in  (N, E) f32
