@@ -30,7 +30,7 @@ struct RouterConfig {
 // and moe_intermediate_size on the other say the same thing; after loading all six are set and
 // agree. num_experts == 0: a dense model.
 struct MoeConfig {
-  std::int64_t expansion_rate = 0;         // expert parameters / parameters of one dense FFN
+  double expansion_rate = 0;  // expert parameters / parameters of one dense FFN; need not be whole
   std::int64_t granularity = 0;            // G = intermediate_size / expert width
   double flops_multiplier = 0;             // active expert parameters / parameters of one dense FFN
   std::int64_t num_experts = 0;            // = granularity * expansion_rate

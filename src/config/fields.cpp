@@ -1,0 +1,86 @@
+#include "fields.h"
+
+#include <type_traits>
+
+#include "grist/core/check.h"
+#include "grist/core/json.h"
+#include "scalars.h"
+
+namespace grist::config {
+
+namespace {
+
+class Lister {
+ public:
+  Lister(std::vector<Slot>& out, std::string prefix) : out_(out), prefix_(std::move(prefix)) {}
+
+  template <class T> void operator()(const char* name, T& value) {
+    const std::string key = prefix_.empty() ? name : prefix_ + "." + name;
+    if constexpr (std::is_constructible_v<Target, T*>) {
+      out_.push_back({key, Target(&value)});
+    } else {
+      Lister inner(out_, key);
+      value.fields(inner);
+    }
+  }
+
+ private:
+  std::vector<Slot>& out_;
+  std::string prefix_;
+};
+
+std::string text(bool value) {
+  return value ? "true" : "false";
+}
+std::string text(std::int64_t value) {
+  return std::to_string(value);
+}
+std::string text(double value) {
+  return shortest(value);
+}
+std::string text(const std::string& value) {
+  return quoted_if_needed(value);
+}
+std::string text(const std::optional<double>& value) {
+  return value ? shortest(*value) : "null";
+}
+std::string text(const std::vector<std::int64_t>& values) {
+  std::string out = "[";
+  for (const std::int64_t v : values) out += (out.size() > 1 ? ", " : "") + std::to_string(v);
+  return out + "]";
+}
+std::string text(const std::vector<DataSourceConfig>& sources) {
+  return sources.empty() ? "[]" : "[...]";
+}
+
+}  // namespace
+
+std::vector<Slot> slots_of(Config& config) {
+  std::vector<Slot> out;
+  Lister lister(out, "");
+  config.fields(lister);
+  return out;
+}
+
+std::vector<Slot> slots_of(DataSourceConfig& source, const std::string& prefix) {
+  std::vector<Slot> out;
+  Lister lister(out, prefix);
+  source.fields(lister);
+  return out;
+}
+
+std::string text_of(const Target& target) {
+  return std::visit([](const auto* value) { return text(*value); }, target);
+}
+
+// Plain only where no YAML reader could take it for anything but this text.
+std::string quoted_if_needed(const std::string& value) {
+  bool plain = !value.empty() && value.front() != '-' && !looks_like_another_type(value);
+  for (const char c : value) {
+    const bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+    plain = plain && (letter || c == '_' || c == '.' || c == '/' || c == '-');
+  }
+  return plain ? value : Json(value).dump();
+}
+
+}  // namespace grist::config
