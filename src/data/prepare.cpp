@@ -143,7 +143,7 @@ class Pipeline {
 
   void encode() {
     DocumentParser parser(options_.corpus);
-    const Encoder encoder = options_.make_encoder();
+    const TextEncoder encoder = options_.make_encoder();
     for (;;) {
       Slot* slot = nullptr;
       bool count_only = false;

@@ -35,7 +35,9 @@ std::string without_suffix(const std::filesystem::path& path) {
 class IndexReader {
  public:
   explicit IndexReader(const std::string& path)
-      : file_(File::open_read(path)), size_(file_.size()), buffer_(kReadBytes) {}
+      : file_(File::open_read(path)),
+        size_(file_.size()),
+        buffer_(std::clamp<std::size_t>(size_, 16, kReadBytes)) {}
   std::uint64_t size() const { return size_; }
   std::uint64_t position() const { return base_ + at_; }
   std::string name() const { return file_.path().string(); }

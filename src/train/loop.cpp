@@ -85,14 +85,13 @@ void Run::step() {
   const double total = loss + statistics_.aux_loss() + statistics_.z_loss();
 
   const std::int64_t number = counters_.step + 1;
-  const double lr = optim::learning_rate(config().optim, number, config().train.train_iters);
-  const optim::StepResult result =
-      optimizer_->step(context_, {.lr = lr, .adam_step = counters_.adam_steps + 1, .loss = total});
+  const double lr = learning_rate(config().optim, number, config().train.train_iters);
+  const OptimizerResult result = optimizer_->step(context_, {.lr = lr, .loss = total});
   counters_.step = number;
   counters_.samples += samples;
   counters_.tokens += samples * config().data.seq_length;
   if (result.applied) {
-    ++counters_.adam_steps;
+    counters_.adam_steps = optimizer_->adam_steps();
     counters_.skipped_in_a_row = 0;
     model_->update_router_state(statistics_);
     model_->parameters().refresh(context_);

@@ -63,7 +63,7 @@ class Run {
   std::vector<ValidationSet> validation_;
   std::optional<nn::Model> model_;
   std::optional<Moments> moments_;
-  std::optional<optim::Optimizer> optimizer_;
+  std::optional<Optimizer> optimizer_;
   std::optional<nn::Activations> activations_;
   std::optional<RunFolder> folder_;
   std::optional<CheckpointFolder> checkpoints_;

@@ -49,7 +49,7 @@ double measure_peak(const Context& ctx) {
   return 2.0 * kSize * kSize * kSize / best;
 }
 
-optim::ParameterEntry entry(const nn::NamedTensor& t, const Moments& moments,
+OptimizerEntry entry(const nn::NamedTensor& t, const Moments& moments,
                             const OptimConfig& config) {
   const auto flat = [](const TensorView& v) { return reshape(v, {v.shape.numel()}); };
   double factor = 1.0;
@@ -138,10 +138,10 @@ void Run::build_model() {
   const Config& c = config();
   model_.emplace(c.model, Device::cpu, true, &ledger_);
   moments_.emplace(model_->parameters(), Device::cpu, &ledger_);
-  std::vector<optim::ParameterEntry> entries;
+  std::vector<OptimizerEntry> entries;
   for (const nn::NamedTensor& t : model_->parameters().tensors())
     entries.push_back(entry(t, *moments_, c.optim));
-  optimizer_.emplace(std::move(entries), c.optim);
+  optimizer_.emplace(c.optim, std::move(entries), &ledger_);
   const std::int64_t tokens = c.train.micro_batch_size * c.data.seq_length;
   activations_.emplace(c.model, tokens, c.train.micro_batch_size, nn::keep_for(c.train),
                        Device::cpu, &ledger_);
@@ -188,6 +188,7 @@ bool Run::resume() {
   }
   samples_->check_fingerprints(step->state().at("data"));
   counters_ = counters_from_json(step->state().at("counters"));
+  optimizer_->set_adam_steps(counters_.adam_steps);
   if (const Json* parent = step->state().find("parent")) parent_ = *parent;
   saved_step_ = counters_.step;
   checkpoints_.emplace(folder, step->manifest().uuid);
@@ -205,6 +206,7 @@ void Run::start_from_parent() {
   step->read(destinations, {.ignore_prefixes = keep ? std::vector<std::string>{}
                                                     : std::vector<std::string>{"optim."}});
   if (keep) counters_.adam_steps = counters_from_json(step->state().at("counters")).adam_steps;
+  optimizer_->set_adam_steps(counters_.adam_steps);
   parent_ = Json::object();
   parent_.set("path", step->path().string());
   parent_.set("uuid", step->manifest().uuid);

@@ -19,7 +19,7 @@ using test::throws;
 constexpr std::int32_t kEnd = 256;
 
 // A byte is its own id.
-Encoder bytes_encoder() {
+TextEncoder bytes_encoder() {
   return [](std::string_view text, std::vector<std::int32_t>& ids) {
     for (const char c : text) ids.push_back(static_cast<unsigned char>(c));
   };

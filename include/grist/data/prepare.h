@@ -14,17 +14,17 @@
 
 namespace grist {
 
-using Encoder = std::function<void(std::string_view text, std::vector<std::int32_t>& ids)>;
+using TextEncoder = std::function<void(std::string_view text, std::vector<std::int32_t>& ids)>;
 
 struct PrepareOptions {
   CorpusOptions corpus;
   std::filesystem::path output;  // PREFIX of .bin, .idx and .json
   bool overwrite = false;
-  int threads = 0;                        // encoding threads; 0: one per available core
-  std::function<Encoder()> make_encoder;  // called once a thread; an encoder appends ids
-  std::int64_t vocab_size = 0;            // every id is below it
-  std::int64_t eod_id = -1;               // appended to each document; -1: none
-  std::string tokenizer_hash;             // kept beside the tokens
+  int threads = 0;                            // encoding threads; 0: one per available core
+  std::function<TextEncoder()> make_encoder;  // called once a thread; an encoder appends ids
+  std::int64_t vocab_size = 0;                // every id is below it
+  std::int64_t eod_id = -1;                   // appended to each document; -1: none
+  std::string tokenizer_hash;                 // kept beside the tokens
   bool progress = true;
 };
 
