@@ -91,26 +91,69 @@ std::int64_t block_workspace_floats() {
   return std::max(kMaxBlockRows * kRowStride, kDepthBlock * (kRowStride + kPanelColumns));
 }
 
+namespace {
+
+// Copies rows x depth of A from its column k into the workspace.
+void copy_rows(float* workspace, const Rows& a, std::int64_t rows, std::int64_t k,
+               std::int64_t depth) {
+  const auto bytes = static_cast<std::size_t>(depth) * sizeof(float);
+  for (std::int64_t i = 0; i < rows; ++i) std::memcpy(workspace + i * kRowStride, a[i] + k, bytes);
+}
+
+// The hint for the block that begins at row `row` and column k of A.
+NextBlock next_block(const BlockMultiply& m, std::int64_t row, std::int64_t k) {
+  if (k >= m.depth) row += kMaxBlockRows, k = 0;
+  if (row >= m.rows) return m.next;
+  const Rows a = m.a.from(row);
+  return {a.data + k, a.stride, a.index, std::min(kMaxBlockRows, m.rows - row),
+          m.panels + k * kPanelColumns};
+}
+
+// Requests a part of the block that follows: at each panel a line of each of its A's rows, at the
+// last panel also the first panel of its B.
+void request_next(const TransposedBlockMultiply& m, std::int64_t row, std::int64_t k,
+                  std::int64_t col) {
+  const bool last_panel = col + kPanelColumns >= m.cols;
+  if (row + kMaxTransposedRows < m.rows || k + kDepthBlock < m.depth) return;
+  for (std::int64_t i = 0; i < std::min(kDepthBlock, m.next_depth); ++i) {
+    if (col / 2 < m.rows) __builtin_prefetch(m.next_a[i] + col / 2);
+    if (last_panel) {
+      __builtin_prefetch(m.next_b[i]);
+      __builtin_prefetch(m.next_b[i] + 16);
+    }
+  }
+}
+
+}  // namespace
+
 void multiply_block(const IsaKernels& isa, const BlockMultiply& m, float* workspace) {
   for (std::int64_t row = 0; row < m.rows; row += kMaxBlockRows) {
     const std::int64_t rows = std::min(kMaxBlockRows, m.rows - row);
-    const Rows a = m.a.from(row);
     // Depth 0 still has to write the zeros.
     for (std::int64_t k = 0; k == 0 || k < m.depth; k += kDepthBlock) {
-      const std::int64_t depth = std::min(kDepthBlock, m.depth - k);
-      const auto bytes = static_cast<std::size_t>(depth) * sizeof(float);
-      for (std::int64_t i = 0; i < rows; ++i)
-        std::memcpy(workspace + i * kRowStride, a[i] + k, bytes);
-      isa.multiply_rows({.c = m.c + row * m.c_stride,
-                         .c_stride = m.c_stride,
-                         .a = workspace,
-                         .a_stride = kRowStride,
-                         .b = m.panels + k * kPanelColumns,
-                         .b_stride = m.depth * kPanelColumns,
-                         .rows = rows,
-                         .cols = m.cols,
-                         .depth = depth,
-                         .accumulate = m.accumulate || k > 0});
+      TileBlock t{.c = m.c + row * m.c_stride,
+                  .c_stride = m.c_stride,
+                  .a = workspace,
+                  .a_stride = kRowStride,
+                  .b = m.panels + k * kPanelColumns,
+                  .b_stride = m.depth * kPanelColumns,
+                  .rows = rows,
+                  .cols = m.cols,
+                  .depth = std::min(kDepthBlock, m.depth - k),
+                  .accumulate = m.accumulate || k > 0};
+      copy_rows(workspace, m.a.from(row), rows, k, t.depth);
+      const NextBlock next = next_block(m, row, k + kDepthBlock);
+      if (m.second_c == nullptr) {
+        t.next = next;
+        isa.multiply_rows(t);
+        continue;
+      }
+      t.next.panel = m.second_panels + k * kPanelColumns;
+      isa.multiply_rows(t);
+      t.next = next;
+      t.c = m.second_c + row * m.c_stride;
+      t.b = m.second_panels + k * kPanelColumns;
+      isa.multiply_rows(t);
     }
   }
 }
@@ -120,13 +163,10 @@ void multiply_transposed_block(const IsaKernels& isa, const TransposedBlockMulti
   float* panel = workspace + kDepthBlock * kRowStride;
   for (std::int64_t row = 0; row < m.rows; row += kMaxTransposedRows) {
     const std::int64_t rows = std::min(kMaxTransposedRows, m.rows - row);
-    const auto bytes = static_cast<std::size_t>(rows) * sizeof(float);
     for (std::int64_t k = 0; k == 0 || k < m.depth; k += kDepthBlock) {
       const std::int64_t depth = std::min(kDepthBlock, m.depth - k);
-      const Rows a = m.a.from(k);
       Rows b = m.b.from(k);
-      for (std::int64_t i = 0; i < depth; ++i)
-        std::memcpy(workspace + i * kRowStride, a[i] + row, bytes);
+      copy_rows(workspace, m.a.from(k), depth, row, rows);
       for (std::int64_t col = 0; col < m.cols; col += kPanelColumns, b.data += kPanelColumns) {
         const std::int64_t cols = std::min(kPanelColumns, m.cols - col);
         pack_panels(panel, b, depth, cols);
@@ -140,6 +180,7 @@ void multiply_transposed_block(const IsaKernels& isa, const TransposedBlockMulti
                               .cols = cols,
                               .depth = depth,
                               .accumulate = m.accumulate || k > 0});
+        request_next(m, row, k, col);
       }
     }
   }
@@ -213,29 +254,43 @@ std::span<const Tile> plan_tiles(const Context& ctx, const TilePlan& plan) {
 }
 
 void for_each_tile(const Context& ctx, std::span<const Tile> tiles,
-                   const std::function<void(const Tile&, float*)>& task) {
+                   const std::function<void(const Tile&, const Tile*, float*)>& task) {
   const std::int64_t floats = block_workspace_floats();
   float* workspaces = ctx.scratch->allocate<float>(floats * ctx.num_workers());
-  parallel_for(ctx, static_cast<std::int64_t>(tiles.size()), [&](std::int64_t i, int worker) {
-    task(tiles[static_cast<std::size_t>(i)], workspaces + worker * floats);
+  // A worker takes runs of neighbours: their operands are close, and it knows what comes next.
+  const auto count = static_cast<std::int64_t>(tiles.size());
+  const std::int64_t run = std::clamp<std::int64_t>(count / (8 * ctx.num_workers()), 1, 16);
+  parallel_for(ctx, pieces(count, run), [&](std::int64_t i, int worker) {
+    for (std::int64_t j = i * run; j < std::min(count, (i + 1) * run); ++j) {
+      const Tile* tile = &tiles[static_cast<std::size_t>(j)];
+      task(*tile, j + 1 < count ? tile + 1 : nullptr, workspaces + worker * floats);
+    }
   });
+}
+
+NextBlock next_block(const Rows& a, const float* panels, const Tile& next) {
+  const Rows rows = a.from(next.row_begin);
+  return {rows.data, rows.stride, rows.index, next.row_end - next.row_begin, panels};
 }
 
 void multiply_grouped(const Context& ctx, const GroupedMultiply& m) {
   const ScratchScope scope(ctx.scratch);
   const IsaKernels& isa = native_kernels();
+  const auto panels = [&](const Tile& t) {
+    return m.panels + t.group * m.group_floats + t.col_begin * m.depth;
+  };
   const auto tiles = plan_tiles(ctx, {.offsets = m.offsets, .cols = m.cols});
-  for_each_tile(ctx, tiles, [&](const Tile& t, float* workspace) {
-    multiply_block(isa,
-                   {.c = m.c + t.row_begin * m.cols + t.col_begin,
-                    .c_stride = m.cols,
-                    .a = m.a.from(t.row_begin),
-                    .panels = m.panels + t.group * m.group_floats + t.col_begin * m.depth,
-                    .rows = t.row_end - t.row_begin,
-                    .cols = t.col_end - t.col_begin,
-                    .depth = m.depth,
-                    .accumulate = m.accumulate},
-                   workspace);
+  for_each_tile(ctx, tiles, [&](const Tile& t, const Tile* next, float* workspace) {
+    BlockMultiply block{.c = m.c + t.row_begin * m.cols + t.col_begin,
+                        .c_stride = m.cols,
+                        .a = m.a.from(t.row_begin),
+                        .panels = panels(t),
+                        .rows = t.row_end - t.row_begin,
+                        .cols = t.col_end - t.col_begin,
+                        .depth = m.depth,
+                        .accumulate = m.accumulate};
+    if (next != nullptr) block.next = next_block(m.a, panels(*next), *next);
+    multiply_block(isa, block, workspace);
   });
 }
 
@@ -250,21 +305,37 @@ void multiply_grouped_transposed(const Context& ctx, const GroupedTransposedMult
                                       .cols = m.cols,
                                       .max_rows = kMaxTransposedRows,
                                       .max_cols = 1024});
-  for_each_tile(ctx, tiles, [&](const Tile& t, float* workspace) {
-    const std::int64_t first = m.offsets[static_cast<std::size_t>(t.group)];
-    Rows a = m.a.from(first), b = m.b.from(first);
+  const auto first_row = [&](const Tile& t) {
+    return m.offsets[static_cast<std::size_t>(t.group)];
+  };
+  const auto depth = [&](const Tile& t) {
+    return m.offsets[static_cast<std::size_t>(t.group) + 1] - first_row(t);
+  };
+  const auto operand_a = [&](const Tile& t) {
+    Rows a = m.a.from(first_row(t));
     a.data += t.row_begin - t.group * m.rows;
+    return a;
+  };
+  const auto operand_b = [&](const Tile& t) {
+    Rows b = m.b.from(first_row(t));
     b.data += t.col_begin;
-    multiply_transposed_block(isa,
-                              {.c = m.c + t.row_begin * m.cols + t.col_begin,
-                               .c_stride = m.cols,
-                               .a = a,
-                               .b = b,
-                               .rows = t.row_end - t.row_begin,
-                               .cols = t.col_end - t.col_begin,
-                               .depth = m.offsets[static_cast<std::size_t>(t.group) + 1] - first,
-                               .accumulate = m.accumulate},
-                              workspace);
+    return b;
+  };
+  for_each_tile(ctx, tiles, [&](const Tile& t, const Tile* next, float* workspace) {
+    TransposedBlockMultiply block{.c = m.c + t.row_begin * m.cols + t.col_begin,
+                                  .c_stride = m.cols,
+                                  .a = operand_a(t),
+                                  .b = operand_b(t),
+                                  .rows = t.row_end - t.row_begin,
+                                  .cols = t.col_end - t.col_begin,
+                                  .depth = depth(t),
+                                  .accumulate = m.accumulate};
+    if (next != nullptr) {
+      block.next_a = operand_a(*next);
+      block.next_b = operand_b(*next);
+      block.next_depth = depth(*next);
+    }
+    multiply_transposed_block(isa, block, workspace);
   });
 }
 

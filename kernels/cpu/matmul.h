@@ -58,7 +58,8 @@ std::int64_t block_workspace_floats();
 inline constexpr std::int64_t kMaxBlockRows = 168;
 
 // C = A B, or C += A B: A (rows, depth) as Rows, B packed `depth` deep, C (rows, cols) at c_stride.
-// Any sizes; the panels' first column is C's first column.
+// Any sizes; the panels' first column is C's first column. With two parts the same A also
+// multiplies the panels at second_panels into second_c (SwiGLU's gate and up).
 struct BlockMultiply {
   float* c = nullptr;
   std::int64_t c_stride = 0;
@@ -66,6 +67,9 @@ struct BlockMultiply {
   const float* panels = nullptr;
   std::int64_t rows = 0, cols = 0, depth = 0;
   bool accumulate = false;
+  float* second_c = nullptr;
+  const float* second_panels = nullptr;
+  NextBlock next = {};  // of the block that follows; a hint
 };
 void multiply_block(const IsaKernels& isa, const BlockMultiply& m, float* workspace);
 
@@ -77,6 +81,8 @@ struct TransposedBlockMultiply {
   Rows b;
   std::int64_t rows = 0, cols = 0, depth = 0;
   bool accumulate = false;
+  Rows next_a = {}, next_b = {};  // of the block that follows; a hint
+  std::int64_t next_depth = 0;
 };
 void multiply_transposed_block(const IsaKernels& isa, const TransposedBlockMultiply& m,
                                float* workspace);
@@ -101,9 +107,13 @@ struct TilePlan {
 };
 // Allocated from ctx.scratch: the caller holds a ScratchScope.
 std::span<const Tile> plan_tiles(const Context& ctx, const TilePlan& plan);
-// task(tile, workspace), largest groups' tiles in order; one workspace a worker, from ctx.scratch.
+// task(tile, next, workspace): `next` is the tile that this worker will most likely do next, or
+// null. One workspace a worker, from ctx.scratch.
 void for_each_tile(const Context& ctx, std::span<const Tile> tiles,
-                   const std::function<void(const Tile&, float*)>& task);
+                   const std::function<void(const Tile&, const Tile*, float*)>& task);
+
+// The hint for a tile of a product whose A is `a` and whose first panel is `panels`.
+NextBlock next_block(const Rows& a, const float* panels, const Tile& next);
 
 // Row r of group g: c[r] (+)= a[r] B_g, with B_g packed at panels + g * group_floats.
 struct GroupedMultiply {

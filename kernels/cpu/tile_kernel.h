@@ -13,11 +13,60 @@ namespace {
 constexpr int kStrip = kStripVectors * V::width;  // columns of a tile
 static_assert(kPanelColumns % kStrip == 0, "a panel is whole strips");
 
-// What the next tiles will read, requested from memory while this tile is computed: the next tile's
-// C, and a part of the next panel of B. Addresses past the matrix are harmless.
+constexpr std::int64_t kPiece = 256;         // floats: a request of 16 cache lines
+constexpr std::int64_t kStepsPerPiece = 16;  // a line at each step of the summed dim
+constexpr std::int64_t kMaxPieces = kDepthBlock / kStepsPerPiece;
+
+// What a tile requests from memory while it is computed. Without this the first pass over each
+// panel, and every copy of A, would run at the memory's pace. Requests of addresses past a matrix
+// are harmless.
 struct Ahead {
-  const float* b;
-  const float* c;
+  const float* c;  // the next tile's C
+  const float* pieces[kMaxPieces];
+};
+
+// Deals out in order of need, evenly over a block's tiles: the block's own panels after the first,
+// then what TileBlock::next says.
+class Pieces {
+ public:
+  Pieces(const TileBlock& t, std::int64_t num_tiles)
+      : t_(t),
+        per_panel_((t.depth * kPanelColumns + kPiece - 1) / kPiece),
+        rows_begin_(((t.cols + kPanelColumns - 1) / kPanelColumns - 1) * per_panel_),
+        panel_begin_(rows_begin_ + t.next.num_rows),
+        total_(panel_begin_ + (t.next.panel != nullptr ? per_panel_ : 0)),
+        num_tiles_(num_tiles),
+        slots_((t.depth + kStepsPerPiece - 1) / kStepsPerPiece) {}
+
+  // The next tile's requests; slots left over point at A, which is in the cache anyway.
+  void deal(Ahead& ahead) {
+    ++tile_;
+    const std::int64_t goal = total_ * tile_ / num_tiles_;
+    for (std::int64_t slot = 0; slot < slots_; ++slot)
+      ahead.pieces[slot] = dealt_ < goal ? take() : t_.a;
+  }
+
+ private:
+  const float* take() {
+    const std::int64_t i = dealt_++;
+    if (i < rows_begin_) {
+      if (in_panel_ == per_panel_) {
+        in_panel_ = 0;
+        ++panel_;
+      }
+      return t_.b + panel_ * t_.b_stride + in_panel_++ * kPiece;
+    }
+    if (i < panel_begin_) {
+      const std::int64_t row = i - rows_begin_;
+      const NextBlock& n = t_.next;
+      return n.rows + (n.index != nullptr ? n.index[row] : row) * n.row_stride;
+    }
+    return t_.next.panel + (i - panel_begin_) * kPiece;
+  }
+
+  const TileBlock& t_;
+  std::int64_t per_panel_, rows_begin_, panel_begin_, total_, num_tiles_, slots_;
+  std::int64_t tile_ = 0, dealt_ = 0, panel_ = 1, in_panel_ = 0;
 };
 
 // C tile at c: M rows, kStrip columns. A[m, k]: row-major a[m * kRowStride + k], or depth-major a[k
@@ -36,12 +85,13 @@ inline void multiply_tile(const TileBlock& t, const float* a, const float* b, fl
   for (int m = 0; m < M; ++m) {
     for (int j = 0; j < kStrip; j += 16) __builtin_prefetch(ahead.c + m * t.c_stride + j, 1, 3);
   }
-  [[maybe_unused]] const char* fetch = reinterpret_cast<const char*>(ahead.b);
   const std::int64_t step = kDepthMajor ? t.a_stride : 1;
+  [[maybe_unused]] const float* fetch = nullptr;
   for (std::int64_t k = 0; k < t.depth; ++k) {
     if constexpr (!kDepthMajor) {
+      if (k % kStepsPerPiece == 0) fetch = ahead.pieces[k / kStepsPerPiece];
       __builtin_prefetch(fetch, 0, 2);
-      fetch += 64;
+      fetch += kPiece / kStepsPerPiece;
     }
     V::T bv[kStripVectors];
 #pragma GCC unroll 8
@@ -96,18 +146,19 @@ template <bool kDepthMajor, int... M> struct TileTable {
   static constexpr TileFunction kOfRows[] = {multiply_some<M, kDepthMajor>...};
 };
 
-template <class Table> void multiply_strips(const TileBlock& t) {
-  const std::int64_t tiles = (t.rows + kTileRows - 1) / kTileRows;
+template <bool kDepthMajor, class Table> void multiply_strips(const TileBlock& t) {
+  const std::int64_t row_tiles = (t.rows + kTileRows - 1) / kTileRows;
+  Pieces pieces(t, row_tiles * ((t.cols + kStrip - 1) / kStrip));
+  Ahead ahead;
   for (std::int64_t col = 0; col < t.cols; col += kStrip) {
     const float* b = t.b + col / kPanelColumns * t.b_stride + col % kPanelColumns;
     const std::int64_t n = t.cols - col < kStrip ? t.cols - col : std::int64_t{kStrip};
     std::int64_t row = 0;
-    for (std::int64_t i = 0; i < tiles; ++i) {
-      const std::int64_t m = t.rows / tiles + (i < t.rows % tiles ? 1 : 0);
+    for (std::int64_t i = 0; i < row_tiles; ++i) {
+      const std::int64_t m = t.rows / row_tiles + (i < t.rows % row_tiles ? 1 : 0);
       float* c = t.c + row * t.c_stride + col;
-      const bool last = i + 1 == tiles;
-      const Ahead ahead{b + t.b_stride + t.depth * kPanelColumns / tiles * i,
-                        last ? t.c + col + kStrip : c + m * t.c_stride};
+      ahead.c = i + 1 == row_tiles ? t.c + col + kStrip : c + m * t.c_stride;
+      if constexpr (!kDepthMajor) pieces.deal(ahead);
       Table::kOfRows[m - 1](t, row, b, c, n, ahead);
       row += m;
     }
