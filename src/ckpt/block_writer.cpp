@@ -8,34 +8,47 @@
 namespace grist::ckpt {
 
 BlockWriter::BlockWriter(const Manifest& m, FileRecord record, std::unique_ptr<StorageFile> file,
-                         Buffer& buffer)
-    : manifest_(m), record_(std::move(record)), file_(std::move(file)), buffer_(buffer) {
-  GRIST_CHECK(buffer.size() == m.block_bytes, "buffer of {} bytes, blocks of {}", buffer.size(),
-              m.block_bytes);
+                         Buffers& buffers)
+    : manifest_(m), record_(std::move(record)), file_(std::move(file)), buffers_(buffers) {
+  for (const Buffer& b : buffers)
+    GRIST_CHECK(b.size() == m.block_bytes, "buffer of {} bytes, blocks of {}", b.size(),
+                m.block_bytes);
   record_.sums.clear();
 }
 
 void BlockWriter::append(std::span<const std::byte> bytes) {
+  const Buffer* buffer = &buffers_[current_];
   while (!bytes.empty()) {
-    const std::size_t n = std::min(bytes.size(), buffer_.size() - filled_);
-    std::memcpy(buffer_.data() + filled_, bytes.data(), n);
+    const std::size_t n = std::min(bytes.size(), buffer->size() - filled_);
+    std::memcpy(buffer->data() + filled_, bytes.data(), n);
     filled_ += n;
     bytes = bytes.subspan(n);
-    if (filled_ == buffer_.size()) flush();
+    if (filled_ < buffer->size()) continue;
+    flush();
+    buffer = &buffers_[current_];
   }
+}
+
+// Throws what the write before threw.
+void BlockWriter::wait() {
+  if (pending_.valid()) pending_.get();
 }
 
 void BlockWriter::flush() {
   if (filled_ == 0) return;
-  const std::span<const std::byte> block(buffer_.data(), filled_);
+  const std::span<const std::byte> block(buffers_[current_].data(), filled_);
   record_.sums.push_back(block_sum(manifest_, record_.name, record_.sums.size(), block));
-  file_->write_at(written_, block);
+  wait();
+  pending_ = std::async(std::launch::async,
+                        [file = file_.get(), at = written_, block] { file->write_at(at, block); });
   written_ += filled_;
   filled_ = 0;
+  current_ = 1 - current_;
 }
 
 FileRecord BlockWriter::finish() {
   flush();
+  wait();
   GRIST_CHECK(written_ == record_.bytes, "{}: {} bytes written, {} announced", record_.name,
               written_, record_.bytes);
   file_->sync();

@@ -1,6 +1,10 @@
 #pragma once
 // Writes one file of a step front to back in whole blocks and sums each block on the way out of
-// memory, so the sums are of what was meant, not of what a disk returns.
+// memory, so the sums are of what was meant, not of what a disk returns. While one block is being
+// written by a second thread, the next is copied and summed; operations still reach the storage one
+// after the other, in order.
+#include <array>
+#include <future>
 #include <memory>
 
 #include "grist/ckpt/manifest.h"
@@ -11,22 +15,27 @@ namespace grist::ckpt {
 
 class BlockWriter {
  public:
-  // `buffer` holds one block of m.block_bytes; m and buffer must outlive the writer.
+  using Buffers = std::array<Buffer, 2>;  // each of one block
+  // m and buffers must outlive the writer. Writers may share buffers if only one is between its
+  // first append() and finish().
   BlockWriter(const Manifest& m, FileRecord record, std::unique_ptr<StorageFile> file,
-              Buffer& buffer);
+              Buffers& buffers);
   void preallocate() { file_->preallocate(record_.bytes); }
   void append(std::span<const std::byte> bytes);
   FileRecord finish();  // last block, fsync, close; the record has its sums
 
  private:
   void flush();
+  void wait();
 
   const Manifest& manifest_;
   FileRecord record_;
   std::unique_ptr<StorageFile> file_;
-  Buffer& buffer_;
+  Buffers& buffers_;
+  std::size_t current_ = 0;  // which buffer is being filled
   std::size_t filled_ = 0;
-  std::uint64_t written_ = 0;
+  std::uint64_t written_ = 0;  // bytes handed to the storage
+  std::future<void> pending_;  // last: waits for the write before the file goes
 };
 
 }  // namespace grist::ckpt

@@ -87,7 +87,7 @@ void StepWriter::plan() {
   }
   for (FileRecord& f : manifest_.files)
     f.sums.resize((f.bytes + manifest_.block_bytes - 1) / manifest_.block_bytes);
-  buffer_ = Buffer(manifest_.block_bytes, Device::cpu, "checkpoint block");
+  for (Buffer& b : buffers_) b = Buffer(manifest_.block_bytes, Device::cpu, "checkpoint block");
 }
 
 // Every tensor's slices, over all shards, must tile it: a hole would be found only at load.
@@ -194,7 +194,7 @@ void StepWriter::make_aside() {
 void StepWriter::write_files() {
   std::vector<ckpt::BlockWriter> writers;
   for (const FileRecord& f : manifest_.files) {
-    writers.emplace_back(manifest_, f, storage_.create_file(aside_ / f.name), buffer_);
+    writers.emplace_back(manifest_, f, storage_.create_file(aside_ / f.name), buffers_);
     writers.back().preallocate();
   }
   for (std::size_t i = 0; i < writers.size(); ++i) {

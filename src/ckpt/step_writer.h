@@ -37,7 +37,7 @@ class StepWriter {
   Manifest manifest_;
   std::vector<std::vector<SafetensorsTensor>> entries_;  // of each shard
   std::vector<SafetensorsLayout> layouts_;
-  Buffer buffer_;
+  ckpt::BlockWriter::Buffers buffers_;
   std::filesystem::path final_;
   std::filesystem::path aside_;
   std::string attempt_;  // "<uuid>-<attempt>"

@@ -18,18 +18,54 @@ namespace {
 
 constexpr unsigned kRenameExchange = 2;  // RENAME_EXCHANGE of linux/fs.h
 
+constexpr std::uint64_t kDirectUnit = 4096;  // O_DIRECT wants offset, size and address so aligned
+
+// Whole pages go past the page cache where the file system lets them: about twice as fast as
+// buffered writes and an fsync, errors come from the write itself, and the cache stays with the
+// training data. The rest (an odd tail, small files, file systems without O_DIRECT) is buffered.
 class DiskFile final : public StorageFile {
  public:
-  explicit DiskFile(File file) : file_(std::move(file)) {}
+  explicit DiskFile(File file)
+      : file_(std::move(file)),
+        direct_(::open(file_.path().c_str(), O_WRONLY | O_DIRECT | O_CLOEXEC)) {}
+  ~DiskFile() override { close_direct(); }
   void preallocate(std::uint64_t bytes) override { file_.preallocate(bytes); }
   void write_at(std::uint64_t offset, std::span<const std::byte> bytes) override {
-    file_.write_at(offset, bytes);
+    const std::size_t done = write_direct(offset, bytes);
+    if (done < bytes.size()) file_.write_at(offset + done, bytes.subspan(done));
   }
   void sync() override { file_.sync(); }
-  void close() override { file_.close(); }
+  void close() override {
+    close_direct();
+    file_.close();
+  }
 
  private:
+  // Bytes written, the rest is for the buffered write. A refusal to write this way (EINVAL) is not
+  // an error; every other one is, and is not tried again.
+  std::size_t write_direct(std::uint64_t offset, std::span<const std::byte> bytes) {
+    const std::size_t size = bytes.size() / kDirectUnit * kDirectUnit;
+    if (direct_ < 0 || size == 0 || offset % kDirectUnit != 0 ||
+        reinterpret_cast<std::uintptr_t>(bytes.data()) % kDirectUnit != 0)
+      return 0;
+    ssize_t n = 0;
+    do {
+      n = ::pwrite(direct_, bytes.data(), size, static_cast<off_t>(offset));
+    } while (n < 0 && errno == EINTR);
+    if (n >= 0) return static_cast<std::size_t>(n);
+    if (errno != EINVAL && errno != EOPNOTSUPP)
+      fail(ExitCode::io, "{}: write failed at byte {}: {}", file_.path().string(), offset,
+           std::strerror(errno));
+    close_direct();
+    return 0;
+  }
+  void close_direct() {
+    if (direct_ >= 0) ::close(direct_);
+    direct_ = -1;
+  }
+
   File file_;
+  int direct_;
 };
 
 }  // namespace
