@@ -54,8 +54,6 @@ void pack_panels(float* out, const Rows& b, std::int64_t depth, std::int64_t col
     const std::int64_t n = std::min(kPanelColumns, cols - col);
     for (std::int64_t k = 0; k < depth; ++k, out += kPanelColumns) {
       const float* from = b[k] + col;
-      __builtin_prefetch(from + kPanelColumns);  // the next panel, packed soon
-      __builtin_prefetch(from + kPanelColumns + 16);
       if (n == kPanelColumns) {
         std::memcpy(out, from, kPanelColumns * sizeof(float));
       } else {
@@ -84,11 +82,14 @@ void pack_panels_transposed(float* out, const Rows& w, std::int64_t depth, std::
 
 namespace {
 constexpr std::int64_t kMaxTransposedRows = 256;
+constexpr std::int64_t kTransposedCols = 1024;                 // of one tile of the driver
+constexpr std::int64_t kTransposedFloats = 256 * kDepthBlock;  // of packed B
 static_assert(kMaxTransposedRows <= kRowStride);
 }  // namespace
 
 std::int64_t block_workspace_floats() {
-  return std::max(kMaxBlockRows * kRowStride, kDepthBlock * (kRowStride + kPanelColumns));
+  // Packed B: each panel one row longer than it is deep; at most 64 Ki columns of depth 1.
+  return std::max(kMaxBlockRows * kRowStride, kDepthBlock * kRowStride + 2 * kTransposedFloats);
 }
 
 namespace {
@@ -105,22 +106,22 @@ NextBlock next_block(const BlockMultiply& m, std::int64_t row, std::int64_t k) {
   if (k >= m.depth) row += kMaxBlockRows, k = 0;
   if (row >= m.rows) return m.next;
   const Rows a = m.a.from(row);
-  return {a.data + k, a.stride, a.index, std::min(kMaxBlockRows, m.rows - row),
-          m.panels + k * kPanelColumns};
+  return {.a = {a.data + k, a.stride, a.index, std::min(kMaxBlockRows, m.rows - row)},
+          .b = {},
+          .panel = m.panels + k * kPanelColumns};
 }
 
-// Requests a part of the block that follows: at each panel a line of each of its A's rows, at the
-// last panel also the first panel of its B.
-void request_next(const TransposedBlockMultiply& m, std::int64_t row, std::int64_t k,
-                  std::int64_t col) {
-  const bool last_panel = col + kPanelColumns >= m.cols;
-  if (row + kMaxTransposedRows < m.rows || k + kDepthBlock < m.depth) return;
-  for (std::int64_t i = 0; i < std::min(kDepthBlock, m.next_depth); ++i) {
-    if (col / 2 < m.rows) __builtin_prefetch(m.next_a[i] + col / 2);
-    if (last_panel) {
-      __builtin_prefetch(m.next_b[i]);
-      __builtin_prefetch(m.next_b[i] + 16);
-    }
+// Packs `cols` columns of B, depth rows, panel_stride floats apart. Row by row: memory likes that
+// better than panel by panel.
+void pack_rows(float* panels, std::int64_t panel_stride, const Rows& b, std::int64_t depth,
+               std::int64_t cols) {
+  const std::int64_t whole = cols / kPanelColumns * kPanelColumns;
+  for (std::int64_t k = 0; k < depth; ++k) {
+    const float* from = b[k];
+    float* to = panels + k * kPanelColumns;
+    for (std::int64_t col = 0; col < whole; col += kPanelColumns, to += panel_stride)
+      std::memcpy(to, from + col, kPanelColumns * sizeof(float));
+    if (whole < cols) std::fill(std::copy(from + whole, from + cols, to), to + kPanelColumns, 0.0F);
   }
 }
 
@@ -160,27 +161,31 @@ void multiply_block(const IsaKernels& isa, const BlockMultiply& m, float* worksp
 
 void multiply_transposed_block(const IsaKernels& isa, const TransposedBlockMultiply& m,
                                float* workspace) {
-  float* panel = workspace + kDepthBlock * kRowStride;
-  for (std::int64_t row = 0; row < m.rows; row += kMaxTransposedRows) {
-    const std::int64_t rows = std::min(kMaxTransposedRows, m.rows - row);
-    for (std::int64_t k = 0; k == 0 || k < m.depth; k += kDepthBlock) {
-      const std::int64_t depth = std::min(kDepthBlock, m.depth - k);
-      Rows b = m.b.from(k);
-      copy_rows(workspace, m.a.from(k), depth, row, rows);
-      for (std::int64_t col = 0; col < m.cols; col += kPanelColumns, b.data += kPanelColumns) {
-        const std::int64_t cols = std::min(kPanelColumns, m.cols - col);
-        pack_panels(panel, b, depth, cols);
-        isa.multiply_columns({.c = m.c + row * m.c_stride + col,
-                              .c_stride = m.c_stride,
-                              .a = workspace,
-                              .a_stride = kRowStride,
-                              .b = panel,
-                              .b_stride = 0,
-                              .rows = rows,
-                              .cols = cols,
-                              .depth = depth,
-                              .accumulate = m.accumulate || k > 0});
-        request_next(m, row, k, col);
+  float* panels = workspace + kDepthBlock * kRowStride;
+  // As many columns as keep the packed part of B within 256 KiB.
+  const std::int64_t most_depth = std::clamp<std::int64_t>(m.depth, 1, kDepthBlock);
+  const std::int64_t max_cols = kTransposedFloats / most_depth / kPanelColumns * kPanelColumns;
+  for (std::int64_t col = 0; col < m.cols; col += max_cols) {
+    for (std::int64_t row = 0; row < m.rows; row += kMaxTransposedRows) {
+      for (std::int64_t k = 0; k == 0 || k < m.depth; k += kDepthBlock) {
+        Rows b = m.b.from(k);
+        b.data += col;
+        TileBlock t{.c = m.c + row * m.c_stride + col,
+                    .c_stride = m.c_stride,
+                    .a = workspace,
+                    .a_stride = kRowStride,
+                    .b = panels,
+                    .b_stride = (std::min(kDepthBlock, m.depth - k) + 1) * kPanelColumns,
+                    .rows = std::min(kMaxTransposedRows, m.rows - row),
+                    .cols = std::min(max_cols, m.cols - col),
+                    .depth = std::min(kDepthBlock, m.depth - k),
+                    .accumulate = m.accumulate || k > 0};
+        copy_rows(workspace, m.a.from(k), t.depth, row, t.rows);
+        pack_rows(panels, t.b_stride, b, t.depth, t.cols);
+        if (col + max_cols >= m.cols && row + kMaxTransposedRows >= m.rows &&
+            k + kDepthBlock >= m.depth)
+          t.next = m.next;
+        isa.multiply_columns(t);
       }
     }
   }
@@ -270,7 +275,9 @@ void for_each_tile(const Context& ctx, std::span<const Tile> tiles,
 
 NextBlock next_block(const Rows& a, const float* panels, const Tile& next) {
   const Rows rows = a.from(next.row_begin);
-  return {rows.data, rows.stride, rows.index, next.row_end - next.row_begin, panels};
+  return {.a = {rows.data, rows.stride, rows.index, next.row_end - next.row_begin},
+          .b = {},
+          .panel = panels};
 }
 
 void multiply_grouped(const Context& ctx, const GroupedMultiply& m) {
@@ -304,7 +311,7 @@ void multiply_grouped_transposed(const Context& ctx, const GroupedTransposedMult
   const auto tiles = plan_tiles(ctx, {.offsets = {outputs, m.offsets.size()},
                                       .cols = m.cols,
                                       .max_rows = kMaxTransposedRows,
-                                      .max_cols = 1024});
+                                      .max_cols = kTransposedCols});
   const auto first_row = [&](const Tile& t) {
     return m.offsets[static_cast<std::size_t>(t.group)];
   };
@@ -331,9 +338,11 @@ void multiply_grouped_transposed(const Context& ctx, const GroupedTransposedMult
                                   .depth = depth(t),
                                   .accumulate = m.accumulate};
     if (next != nullptr) {
-      block.next_a = operand_a(*next);
-      block.next_b = operand_b(*next);
-      block.next_depth = depth(*next);
+      const Rows a = operand_a(*next), b = operand_b(*next);
+      const std::int64_t rows = std::min<std::int64_t>(kDepthBlock, depth(*next));
+      const auto kibs = [](std::int64_t floats) { return (floats + 255) / 256; };
+      block.next = {.a = {a.data, a.stride, a.index, rows, kibs(next->row_end - next->row_begin)},
+                    .b = {b.data, b.stride, b.index, rows, kibs(next->col_end - next->col_begin)}};
     }
     multiply_transposed_block(isa, block, workspace);
   });

@@ -81,8 +81,7 @@ struct TransposedBlockMultiply {
   Rows b;
   std::int64_t rows = 0, cols = 0, depth = 0;
   bool accumulate = false;
-  Rows next_a = {}, next_b = {};  // of the block that follows; a hint
-  std::int64_t next_depth = 0;
+  NextBlock next = {};  // of the block that follows; a hint
 };
 void multiply_transposed_block(const IsaKernels& isa, const TransposedBlockMultiply& m,
                                float* workspace);

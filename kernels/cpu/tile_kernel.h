@@ -21,22 +21,24 @@ constexpr std::int64_t kMaxPieces = kDepthBlock / kStepsPerPiece;
 // panel, and every copy of A, would run at the memory's pace. Requests of addresses past a matrix
 // are harmless.
 struct Ahead {
-  const float* c;  // the next tile's C
+  const float* c;  // a later tile's C
   const float* pieces[kMaxPieces];
 };
 
-// Deals out in order of need, evenly over a block's tiles: the block's own panels after the first,
-// then what TileBlock::next says.
+// Deals out in order of need, evenly over a block's tiles: the packed panels after the first (when
+// B is packed long before), then what TileBlock::next says.
 class Pieces {
  public:
-  Pieces(const TileBlock& t, std::int64_t num_tiles)
+  Pieces(const TileBlock& t, bool own_panels, std::int64_t num_tiles)
       : t_(t),
         per_panel_((t.depth * kPanelColumns + kPiece - 1) / kPiece),
-        rows_begin_(((t.cols + kPanelColumns - 1) / kPanelColumns - 1) * per_panel_),
-        panel_begin_(rows_begin_ + t.next.num_rows),
-        total_(panel_begin_ + (t.next.panel != nullptr ? per_panel_ : 0)),
+        own_((own_panels ? (t.cols - 1) / kPanelColumns : 0) * per_panel_),
         num_tiles_(num_tiles),
-        slots_((t.depth + kStepsPerPiece - 1) / kStepsPerPiece) {}
+        slots_(t.depth < kDepthBlock ? (t.depth + kStepsPerPiece - 1) / kStepsPerPiece
+                                     : kMaxPieces) {
+    total_ = own_ + t.next.a.count * t.next.a.pieces + t.next.b.count * t.next.b.pieces +
+             (t.next.panel != nullptr ? per_panel_ : 0);
+  }
 
   // The next tile's requests; slots left over point at A, which is in the cache anyway.
   void deal(Ahead& ahead) {
@@ -48,24 +50,31 @@ class Pieces {
 
  private:
   const float* take() {
-    const std::int64_t i = dealt_++;
-    if (i < rows_begin_) {
+    std::int64_t i = dealt_++;
+    if (i < own_) {
       if (in_panel_ == per_panel_) {
         in_panel_ = 0;
         ++panel_;
       }
       return t_.b + panel_ * t_.b_stride + in_panel_++ * kPiece;
     }
-    if (i < panel_begin_) {
-      const std::int64_t row = i - rows_begin_;
-      const NextBlock& n = t_.next;
-      return n.rows + (n.index != nullptr ? n.index[row] : row) * n.row_stride;
-    }
-    return t_.next.panel + (i - panel_begin_) * kPiece;
+    i -= own_;
+    const NextRows &a = t_.next.a, &b = t_.next.b;
+    if (i < a.count * a.pieces) return piece_of(a, i);
+    i -= a.count * a.pieces;
+    if (i < b.count * b.pieces) return piece_of(b, i);
+    i -= b.count * b.pieces;
+    return t_.next.panel + i * kPiece;
+  }
+
+  static const float* piece_of(const NextRows& r, std::int64_t i) {
+    const std::int64_t row = r.pieces == 1 ? i : i / r.pieces;
+    return r.data + (r.index != nullptr ? r.index[row] : row) * r.stride +
+           (i - row * r.pieces) * kPiece;
   }
 
   const TileBlock& t_;
-  std::int64_t per_panel_, rows_begin_, panel_begin_, total_, num_tiles_, slots_;
+  std::int64_t per_panel_, own_, num_tiles_, slots_, total_ = 0;
   std::int64_t tile_ = 0, dealt_ = 0, panel_ = 1, in_panel_ = 0;
 };
 
@@ -86,13 +95,11 @@ inline void multiply_tile(const TileBlock& t, const float* a, const float* b, fl
     for (int j = 0; j < kStrip; j += 16) __builtin_prefetch(ahead.c + m * t.c_stride + j, 1, 3);
   }
   const std::int64_t step = kDepthMajor ? t.a_stride : 1;
-  [[maybe_unused]] const float* fetch = nullptr;
+  const float* fetch = nullptr;
   for (std::int64_t k = 0; k < t.depth; ++k) {
-    if constexpr (!kDepthMajor) {
-      if (k % kStepsPerPiece == 0) fetch = ahead.pieces[k / kStepsPerPiece];
-      __builtin_prefetch(fetch, 0, 2);
-      fetch += kPiece / kStepsPerPiece;
-    }
+    if (k % kStepsPerPiece == 0) fetch = ahead.pieces[k / kStepsPerPiece % kMaxPieces];
+    __builtin_prefetch(fetch, 0, 2);
+    fetch += kPiece / kStepsPerPiece;
     V::T bv[kStripVectors];
 #pragma GCC unroll 8
     for (int v = 0; v < kStripVectors; ++v) bv[v] = V::load(b + v * V::width);
@@ -126,8 +133,6 @@ void multiply_edge_tile(const TileBlock& t, const float* a, const float* b, floa
   }
 }
 
-// All row tiles of one strip of columns. Rows are shared out evenly: 16 rows are 8 + 8, not 14 + 2,
-// because a tile of two rows cannot keep the multipliers busy.
 template <int M, bool kDepthMajor>
 void multiply_some(const TileBlock& t, std::int64_t row, const float* b, float* c, std::int64_t n,
                    const Ahead& ahead) {
@@ -146,22 +151,36 @@ template <bool kDepthMajor, int... M> struct TileTable {
   static constexpr TileFunction kOfRows[] = {multiply_some<M, kDepthMajor>...};
 };
 
+// The rows of a block in tiles of nearly equal height: 16 rows are 8 + 8, not 14 + 2, because a
+// tile of two rows cannot keep the multipliers busy.
+struct RowTiles {
+  std::int64_t count, height, taller;  // the first `taller` tiles have one row more
+  explicit RowTiles(std::int64_t rows)
+      : count((rows + kTileRows - 1) / kTileRows), height(rows / count), taller(rows % count) {}
+  std::int64_t begin(std::int64_t i) const { return i * height + (i < taller ? i : taller); }
+};
+
+// Row-major A: a panel stays in the first cache while all rows meet it. Depth-major A: a tile of A
+// does, and neighbouring tiles of C lie beside each other; below each other, at a stride of a power
+// of two, their addresses would collide in the cache and in the store queue.
 template <bool kDepthMajor, class Table> void multiply_strips(const TileBlock& t) {
-  const std::int64_t row_tiles = (t.rows + kTileRows - 1) / kTileRows;
-  Pieces pieces(t, row_tiles * ((t.cols + kStrip - 1) / kStrip));
+  if (t.rows == 0 || t.cols == 0) return;
+  const RowTiles tiles(t.rows);
+  const std::int64_t strips = (t.cols + kStrip - 1) / kStrip, count = strips * tiles.count;
+  Pieces pieces(t, !kDepthMajor, count);
   Ahead ahead;
-  for (std::int64_t col = 0; col < t.cols; col += kStrip) {
-    const float* b = t.b + col / kPanelColumns * t.b_stride + col % kPanelColumns;
-    const std::int64_t n = t.cols - col < kStrip ? t.cols - col : std::int64_t{kStrip};
-    std::int64_t row = 0;
-    for (std::int64_t i = 0; i < row_tiles; ++i) {
-      const std::int64_t m = t.rows / row_tiles + (i < t.rows % row_tiles ? 1 : 0);
-      float* c = t.c + row * t.c_stride + col;
-      ahead.c = i + 1 == row_tiles ? t.c + col + kStrip : c + m * t.c_stride;
-      if constexpr (!kDepthMajor) pieces.deal(ahead);
-      Table::kOfRows[m - 1](t, row, b, c, n, ahead);
-      row += m;
-    }
+  // A tile takes about depth * kTileRows cycles, memory some 2000 at worst.
+  const std::int64_t lead = 1 + 2000 / (t.depth * kTileRows + 1);
+  const auto row_tile = [&](std::int64_t i) { return kDepthMajor ? i / strips : i % tiles.count; };
+  const auto strip = [&](std::int64_t i) { return kDepthMajor ? i % strips : i / tiles.count; };
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::int64_t row = tiles.begin(row_tile(i)), m = tiles.begin(row_tile(i) + 1) - row;
+    const std::int64_t col = strip(i) * kStrip, later = i + lead < count ? i + lead : count - 1;
+    ahead.c = t.c + tiles.begin(row_tile(later)) * t.c_stride + strip(later) * kStrip;
+    pieces.deal(ahead);
+    Table::kOfRows[m - 1](t, row, t.b + col / kPanelColumns * t.b_stride + col % kPanelColumns,
+                          t.c + row * t.c_stride + col,
+                          t.cols - col < kStrip ? t.cols - col : std::int64_t{kStrip}, ahead);
   }
 }
 
