@@ -50,7 +50,7 @@ float softmax(float* x, std::int64_t n) {
 // The K largest of x[0, E), best first; ties to the lower index; NaN counts as the largest, so that
 // it reaches the loss and the step is skipped.
 void choose(std::int32_t* ids, const float* x, std::int64_t E, std::int64_t K) {
-  std::uint64_t keys[ops::kMaxExperts];
+  std::uint64_t keys[ops::kMaxExperts];  // (value, complement of the index): no two are equal
   for (std::int64_t e = 0; e < E; ++e)
     keys[e] =
         (std::uint64_t{row::order_key(x[e])} << 32) | (0xFFFFFFFFU - static_cast<unsigned>(e));
@@ -152,23 +152,19 @@ Probabilities softmax_probabilities(Row& q, std::int64_t Ep) {
 }
 
 // q becomes s / sum of s;  log s = min(l, 0) - log(1 + exp(-|l|)).
-Probabilities sigmoid_probabilities(Row& q, std::int64_t E) {
-  const std::int64_t Ep = row::padded(E);
-  Row all = q;
-  const float m = row::max(all.v, Ep);
-  const float exp_sum = row::exp_shifted(all.v, all.v, m, Ep);
-  double s_log_s = 0;
-  Row slope;
-  all = q;
-  row::sigmoid(q.v, slope.v, all.v, Ep);
-  for (std::int64_t e = 0; e < E; ++e) {
-    const double l = all.v[e];
-    s_log_s += q.v[e] * (std::min(l, 0.0) - std::log1p(std::exp(-std::abs(l))));
-  }
-  const double sum = row::sum(q.v, Ep);
-  row::scale(q.v, static_cast<float>(1.0 / sum), Ep);
+Probabilities sigmoid_probabilities(Row& q, std::int64_t Ep) {
+  Row other;
+  const float m = row::max(q.v, Ep);
+  const float exp_sum = row::exp_shifted(other.v, q.v, m, Ep);
+  Row log_s;
+  row::log_sigmoid(log_s.v, q.v, Ep);
+  row::sigmoid(q.v, other.v, q.v, Ep);
+  const float sum = row::sum(q.v, Ep);
+  const float inverse = 1.0F / sum;
+  const double mean = static_cast<double>(row::dot(q.v, log_s.v, Ep)) * inverse;
+  row::scale(q.v, inverse, Ep);
   return {static_cast<double>(m) + std::log(static_cast<double>(exp_sum)),
-          std::log(sum) - s_log_s / sum};
+          std::log(static_cast<double>(sum)) - mean};
 }
 
 void add_token(const Partial& p, Row& q, const std::int32_t* ids, const float* weights,
@@ -177,7 +173,7 @@ void add_token(const Partial& p, Row& q, const std::int32_t* ids, const float* w
   const std::int64_t K = a.ids.shape[1];
   const Probabilities r = a.mode.score == ScoreFunction::softmax
                               ? softmax_probabilities(q, row::padded(E))
-                              : sigmoid_probabilities(q, E);
+                              : sigmoid_probabilities(q, row::padded(E));
   for (std::int64_t e = 0; e < E; ++e) p.prob_sums[e] += static_cast<double>(q.v[e]);
   double sum = 0;
   double largest = weights[0];

@@ -108,6 +108,29 @@ inline void sigmoid(float* s, float* ds, const float* x, std::int64_t n) {
   }
 }
 
+// log(1 / (1 + exp(-x))) = min(x, 0) - log(1 + e), e = exp(-|x|) in [0, 1], with
+// log(1 + e) = 2 atanh(e / (2 + e)) as a series (argument <= 1/3, error 1e-8).
+inline void log_sigmoid(float* y, const float* x, std::int64_t n) {
+  for (std::int64_t j = 0; j < n; j += kLanes) {
+    float block[kLanes];
+    for (int i = 0; i < kLanes; ++i) {
+      const float v = x[j + i];
+      const float e = exp_negative(-std::abs(v));
+      const float t = e / (2.0F + e);
+      const float t2 = t * t;
+      float p = 1.0F / 13.0F;
+      p = p * t2 + 1.0F / 11.0F;
+      p = p * t2 + 1.0F / 9.0F;
+      p = p * t2 + 1.0F / 7.0F;
+      p = p * t2 + 1.0F / 5.0F;
+      p = p * t2 + 1.0F / 3.0F;
+      p = p * t2 + 1.0F;
+      block[i] = 0.5F * (v - std::abs(v)) - 2.0F * t * p;  // the first term is min(v, 0)
+    }
+    for (int i = 0; i < kLanes; ++i) y[j + i] = block[i];
+  }
+}
+
 // A float's place in ascending order as an integer; -0 equals +0, NaN comes after everything.
 inline std::uint32_t order_key(float x) {
   const std::uint32_t u = std::bit_cast<std::uint32_t>(x + 0.0F);

@@ -28,31 +28,4 @@ double learning_rate(const OptimConfig& optim, std::int64_t step, std::int64_t t
   return optim.min_lr + (optim.lr - optim.min_lr) * share;
 }
 
-std::int64_t global_batch_size_at(const TrainConfig& train, std::int64_t consumed_samples) {
-  const std::vector<std::int64_t>& ramp = train.rampup_batch_size;
-  const std::int64_t full = train.global_batch_size;
-  if (ramp.empty()) return full;
-  if (ramp.size() != 3) {
-    fail(ExitCode::config, "train.rampup_batch_size: {} numbers, want [start, increment, samples]",
-         ramp.size());
-  }
-  const std::int64_t start = ramp[0];
-  const std::int64_t increment = ramp[1];
-  const std::int64_t samples = ramp[2];
-  if (start < 1 || start >= full || increment < 1 || samples < 0 ||
-      (full - start) % increment != 0) {
-    fail(ExitCode::config,
-         "train.rampup_batch_size: [{}, {}, {}] does not lead to global_batch_size {}: start must "
-         "be "
-         "below it and increment must divide the difference",
-         start, increment, samples, full);
-  }
-  if (consumed_samples >= samples) return full;
-  // Stage s begins at sample ceil(s * samples / stages): exact integers, no rounding of a length.
-  const std::int64_t stages = (full - start) / increment;
-  const auto stage =
-      static_cast<std::int64_t>(static_cast<__int128>(consumed_samples) * stages / samples);
-  return start + stage * increment;
-}
-
 }  // namespace grist

@@ -115,8 +115,9 @@ TEST(AdamW, RefusesWrongOperands) {
   State s{Floats(4), Floats(4), Floats(4)};
   const Floats control(2);
   EXPECT_THROW(ops::adamw(*ctx, update(s, Floats(4), control, 0)), Error);
-  s.m.resize(3);
-  ops::AdamW a;
+  const Floats grad(4);
+  ops::AdamW a = update(s, grad, control, 1);
+  a.m.shape = {3};
   EXPECT_THROW(ops::adamw(*ctx, a), Error);
 }
 

@@ -87,7 +87,7 @@ TEST(Router, NanLogitsAreChosenFirstSoThatTheyReachTheLoss) {
   const CpuContext ctx;
   for (const RouterMode& mode : modes()) {
     Problem p(2, 5, 2, mode);
-    p.logits = {0, 1, kNan, 3, kNan, kNan, kNan, kNan, kNan, kNan};
+    p.logits = {0, 1, -kNan, 3, kNan, kNan, kNan, kNan, kNan, kNan};
 
     p.route(*ctx);
 

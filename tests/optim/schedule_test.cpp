@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <limits>
 #include <numbers>
 
 #include "grist/core/error.h"
@@ -94,59 +93,6 @@ TEST(LearningRate, RefusesUnknownStyles) {
     EXPECT_NE(std::string(e.what()).find("exponential"), std::string::npos);
   }
   EXPECT_THROW(learning_rate(rates("cosine", 0), 0, 10), Error);
-}
-
-TrainConfig batches(std::vector<std::int64_t> ramp) {
-  TrainConfig t;
-  t.global_batch_size = 512;
-  t.rampup_batch_size = std::move(ramp);
-  return t;
-}
-
-TEST(BatchRamp, WithoutOneTheBatchIsFull) {
-  EXPECT_EQ(global_batch_size_at(batches({}), 0), 512);
-}
-
-TEST(BatchRamp, RisesInEqualStages) {
-  const TrainConfig t = batches({128, 128, 3000});  // three increments, a thousand samples each
-  EXPECT_EQ(global_batch_size_at(t, 0), 128);
-  EXPECT_EQ(global_batch_size_at(t, 999), 128);
-  EXPECT_EQ(global_batch_size_at(t, 1000), 256);
-  EXPECT_EQ(global_batch_size_at(t, 1999), 256);
-  EXPECT_EQ(global_batch_size_at(t, 2000), 384);
-  EXPECT_EQ(global_batch_size_at(t, 2999), 384);
-  EXPECT_EQ(global_batch_size_at(t, 3000), 512);
-  EXPECT_EQ(global_batch_size_at(t, std::numeric_limits<std::int64_t>::max()), 512);
-}
-
-TEST(BatchRamp, StagesOfUnevenLengthStayExact) {
-  const TrainConfig t = batches({32, 96, 1000});  // five increments
-  std::int64_t last = 32;
-  for (std::int64_t consumed = 0; consumed <= 1000; ++consumed) {
-    const std::int64_t size = global_batch_size_at(t, consumed);
-    EXPECT_EQ(size, 32 + 96 * (consumed * 5 / 1000));
-    EXPECT_GE(size, last);
-    last = size;
-  }
-  EXPECT_EQ(last, 512);
-  EXPECT_EQ(global_batch_size_at(batches({256, 256, 0}), 0), 512);
-}
-
-TEST(BatchRamp, RefusesRampsThatDoNotArrive) {
-  for (const std::vector<std::int64_t>& ramp : {std::vector<std::int64_t>{128, 128},
-                                                {128, 100, 1000},
-                                                {0, 128, 1000},
-                                                {1024, 128, 1000},
-                                                {512, 128, 1000},
-                                                {128, 0, 1000},
-                                                {128, 128, -1}}) {
-    try {
-      global_batch_size_at(batches(ramp), 0);
-      FAIL();
-    } catch (const Error& e) {
-      EXPECT_EQ(e.code(), ExitCode::config);
-    }
-  }
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 #pragma once
-// Learning rate and batch size as functions of progress alone: nothing is stored, so a resumed run
-// needs only its step and its consumed samples. Both curves are Megatron's.
+// The learning rate as a function of the step alone: nothing is stored, so a resumed run needs only
+// its step. The curve is Megatron's. (The batch-size ramp is config/batch_ramp.h.)
 #include <cstdint>
 
 #include "grist/config/config.h"
@@ -19,12 +19,5 @@ namespace grist {
 // ours has lr / W, and the last of T steps has exactly min_lr. Throws Error{config} for an unknown
 // lr_decay_style.
 double learning_rate(const OptimConfig& optim, std::int64_t step, std::int64_t train_iters);
-
-// Sequences in the step that starts after `consumed_samples` sequences. rampup_batch_size [start,
-// increment, samples] raises the batch from start to global_batch_size in equal stages over the
-// first `samples` sequences; empty: always global_batch_size. Throws Error{config} when the ramp is
-// not three numbers, does not start at 1 or more and below global_batch_size, or its increment does
-// not divide the difference.
-std::int64_t global_batch_size_at(const TrainConfig& train, std::int64_t consumed_samples);
 
 }  // namespace grist
