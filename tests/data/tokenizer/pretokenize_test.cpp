@@ -1,0 +1,225 @@
+// The hand-written scanners against PCRE2, merging against its definition, UTF-8 repair.
+#include "pretokenize.h"
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <map>
+
+#include "bpe.h"
+#include "grist/core/error.h"
+#include "parity_text.h"
+#include "unicode.h"
+
+namespace grist::test {
+namespace {
+
+std::vector<std::string> cut_all(const Cutter& cutter, std::string_view text, std::size_t batch) {
+  MatchState state;
+  std::vector<std::string> pieces;
+  std::vector<std::uint32_t> ends(batch);
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t count = cutter.cut(text, begin, ends, state);
+    EXPECT_GT(count, 0U);
+    if (count == 0) break;
+    for (std::size_t i = 0; i < count; ++i) {
+      EXPECT_GT(ends[i], begin);
+      pieces.emplace_back(text.substr(begin, ends[i] - begin));
+      begin = ends[i];
+    }
+  }
+  return pieces;
+}
+
+// Characters whose classes no Unicode version of the last years changed.
+std::string random_text(Lcg& r, std::uint32_t parts) {
+  static constexpr std::array<std::array<std::uint32_t, 2>, 10> kBlocks = {{{0x00, 0x7F},
+                                                                            {0x20, 0x7E},
+                                                                            {0xA0, 0x24F},
+                                                                            {0x370, 0x3FF},
+                                                                            {0x660, 0x669},
+                                                                            {0x2000, 0x2027},
+                                                                            {0x2160, 0x2188},
+                                                                            {0x4E00, 0x4E20},
+                                                                            {0x1F600, 0x1F640},
+                                                                            {0x300, 0x310}}};
+  static constexpr std::string_view kParts[] = {
+      "'s",     "'LL",      "'re", "'\u017f", " '",   "  ", "\n", "\r\n", "\t",    "\u00a0",
+      "\u3000", "\xC2\x85", "x",   "123",     " \n ", "'",  "A",  " 7",   "\u180e"};
+  std::string out;
+  for (std::uint32_t i = 0; i < parts; ++i) {
+    if (r.below(2) == 0) {
+      out += kParts[r.below(std::size(kParts))];
+    } else {
+      const auto& block = kBlocks[r.below(kBlocks.size())];
+      out += utf8(block[0] + r.below(block[1] - block[0] + 1));
+    }
+  }
+  return out;
+}
+
+class ScannerAgainstPcre : public ::testing::TestWithParam<std::string_view> {};
+
+TEST_P(ScannerAgainstPcre, CutsRandomTextAlike) {
+  const unicode::Classes classes;
+  const auto scanner = make_scanner(GetParam(), classes);
+  ASSERT_NE(scanner, nullptr);
+  const auto regex = make_regex_cutter(GetParam(), "test");
+  Lcg r(42);
+  for (int trial = 0; trial < 20000; ++trial) {
+    const std::string text = random_text(r, 1 + r.below(20));
+    ASSERT_EQ(cut_all(*scanner, text, 5), cut_all(*regex, text, 5)) << '"' << text << '"';
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Patterns, ScannerAgainstPcre,
+                         ::testing::Values(kGpt2Pattern, kLlama3Pattern, kQwen2Pattern,
+                                           kDigitPattern, kDigitsPattern));
+
+TEST(Scanner, KnowsOnlyItsPatterns) {
+  const unicode::Classes classes;
+  EXPECT_EQ(make_scanner(R"(\p{L}+)", classes), nullptr);
+}
+
+TEST(RegexCutter, GapsBetweenMatchesArePieces) {
+  const auto cutter = make_regex_cutter("[0-9]+", "test");
+  EXPECT_EQ(cut_all(*cutter, "ab12c3", 2), (std::vector<std::string>{"ab", "12", "c", "3"}));
+  EXPECT_EQ(cut_all(*cutter, "none", 2), (std::vector<std::string>{"none"}));
+}
+
+TEST(RegexCutter, WhiteSpaceHasNoMongolianVowelSeparator) {
+  EXPECT_EQ(cut_all(*make_regex_cutter(R"(\s)", "test"), "a\u180e b", 4),
+            (std::vector<std::string>{"a\u180e", " ", "b"}));
+  EXPECT_EQ(cut_all(*make_regex_cutter(R"([\s,])", "test"), "a\u180e,b", 4),
+            (std::vector<std::string>{"a\u180e", ",", "b"}));
+  EXPECT_EQ(cut_all(*make_regex_cutter(R"(\S+)", "test"), "a\u180e b", 4),
+            (std::vector<std::string>{"a\u180e", " ", "b"}));
+}
+
+TEST(RegexCutter, RefusesWhatItWouldReadOtherwise) {
+  for (const char* pattern : {"(", "a*", R"(\w+)", R"(\bword)", R"([a[bc]])", R"([a&&b])", R"(\h)",
+                              R"([^\S\n]+)", "(?m:.+)", R"(\R)", "(*ANY)x", "[z-a]"}) {
+    try {
+      make_regex_cutter(pattern, "here");
+      ADD_FAILURE() << pattern << " was accepted";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.code(), ExitCode::bad_data) << pattern;
+      EXPECT_TRUE(std::string_view(e.what()).starts_with("here: ")) << e.what();
+    }
+  }
+}
+
+TEST(RegexCutter, EscapedTextMatchesItself) {
+  const std::string literal = R"(a.b*c\d[e](f){g}|h^i$j?k+l-m n)";
+  const auto cutter = make_regex_cutter(escape_pattern(literal), "test");
+  EXPECT_EQ(cut_all(*cutter, "x" + literal + "y", 8),
+            (std::vector<std::string>{"x", literal, "y"}));
+}
+
+TEST(RegexCutter, LongRunsDoNotExhaustTheMatcher) {
+  const auto cutter = make_regex_cutter(kLlama3Pattern, "test");
+  const std::string spaces(4U << 20U, ' ');
+  EXPECT_EQ(cut_all(*cutter, spaces + "x", 8).size(), 2U);
+  EXPECT_EQ(cut_all(*cutter, std::string(4U << 20U, 'x'), 8).size(), 1U);
+}
+
+// The definition: again and again, the leftmost pair of the lowest rank.
+std::vector<std::int32_t> merge_slowly(std::vector<std::int32_t> ids,
+                                       const std::map<std::pair<int, int>, int>& ranks,
+                                       const std::vector<Merge>& merges) {
+  for (;;) {
+    std::size_t best = ids.size();
+    int best_rank = static_cast<int>(merges.size());
+    for (std::size_t i = 0; i + 1 < ids.size(); ++i) {
+      const auto found = ranks.find({ids[i], ids[i + 1]});
+      if (found != ranks.end() && found->second < best_rank) {
+        best_rank = found->second;
+        best = i;
+      }
+    }
+    if (best == ids.size()) return ids;
+    ids[best] = merges[best_rank].result;
+    ids.erase(ids.begin() + static_cast<std::ptrdiff_t>(best) + 1);
+  }
+}
+
+TEST(Bpe, ShortAndLongPiecesFollowTheDefinition) {
+  Lcg r(7);
+  std::vector<Merge> merges;
+  std::map<std::pair<int, int>, int> ranks;
+  for (int i = 0; i < 60; ++i) {
+    const Merge m{static_cast<int>(r.below(4 + i)), static_cast<int>(r.below(4 + i)), 4 + i};
+    if (ranks.emplace(std::pair(m.left, m.right), static_cast<int>(merges.size())).second)
+      merges.push_back(m);
+  }
+  const MergeTable table(merges);
+  std::array<std::int32_t, 256> byte_ids{};
+  for (int b = 0; b < 256; ++b) byte_ids[b] = b % 4;
+  BpeScratch scratch;
+  for (const std::uint32_t size : {1U, 2U, 3U, 31U, 95U, 96U, 97U, 98U, 300U, 700U}) {
+    for (int trial = 0; trial < 20; ++trial) {
+      std::string piece;
+      std::vector<std::int32_t> ids;
+      for (std::uint32_t i = 0; i < size; ++i) {
+        piece += static_cast<char>(r.below(4));
+        ids.push_back(piece.back());
+      }
+      std::vector<std::int32_t> got;
+      scratch.merge(table, byte_ids, piece, got);
+      ASSERT_EQ(got, merge_slowly(ids, ranks, merges)) << size;
+    }
+  }
+}
+
+TEST(Utf8, RepairReplacesMaximalPartsAsPythonDoes) {
+  const std::string r = "\uFFFD";
+  const std::vector<std::array<std::string, 2>> cases = {
+      {"", ""},
+      {"plain ascii, long enough for words", "plain ascii, long enough for words"},
+      {"é水😀", "é水😀"},
+      {"\x80", r},
+      {"a\xFF\xFE"
+       "b",
+       "a" + r + r + "b"},
+      {"\xC0\xAF", r + r},                  // overlong
+      {"\xE0\x80\x80", r + r + r},          // overlong
+      {"\xED\xA0\x80", r + r + r},          // a surrogate
+      {"\xF4\x90\x80\x80", r + r + r + r},  // beyond U+10FFFF
+      {"\xE6\xB0", r},                      // cut off at the end
+      {"\xE6\xB0"
+       "A",
+       r + "A"},
+      {"\xF0\x9F\x98", r},
+      {"\xF0\x9F\x98\xF0\x9F\x98\x80", r + "😀"},
+      {"\xC3", r},
+      {"12345678\x80"
+       "12345678",
+       "12345678" + r + "12345678"},
+  };
+  for (const auto& [bytes, want] : cases) {
+    std::string got;
+    const std::uint64_t replaced = unicode::repair_utf8(bytes, got);
+    EXPECT_EQ(got, want);
+    std::uint64_t marks = 0;
+    for (std::size_t at = want.find(r); at != std::string::npos; at = want.find(r, at + 3)) ++marks;
+    EXPECT_EQ(replaced, marks);
+    EXPECT_EQ(unicode::valid_prefix(bytes, 0) == bytes.size(), marks == 0);
+    EXPECT_EQ(unicode::valid_prefix(got, 0), got.size());
+  }
+}
+
+TEST(ByteAlphabet, IsABijectionOverPrintableCharacters) {
+  const unicode::ByteAlphabet alphabet;
+  std::string all;
+  for (int b = 0; b < 256; ++b) all += static_cast<char>(b);
+  const std::string spelling = alphabet.to_spelling(all);
+  std::string back;
+  EXPECT_TRUE(alphabet.to_bytes(spelling, back));
+  EXPECT_EQ(back, all);
+  EXPECT_EQ(alphabet.to_spelling(" the\n"), "\u0120the\u010a");
+  EXPECT_FALSE(alphabet.to_bytes("a b", back));
+  EXPECT_FALSE(alphabet.to_bytes("水", back));
+}
+
+}  // namespace
+}  // namespace grist::test
