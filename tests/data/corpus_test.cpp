@@ -220,6 +220,36 @@ TEST(Corpus, DamagedArchivesAreRefusedUnderEitherPolicy) {
   }
 }
 
+TEST(Corpus, ThreadsSeeTheSameDocumentsAndBadLines) {
+  const TempDir dir;
+  std::string all;
+  for (int i = 0; i < 3000; ++i) {
+    all += line(std::string(1500, static_cast<char>('a' + i % 26)));
+    if (i % 200 == 0) all += "x\n";
+  }
+  dir.write("a.jsonl", all);
+  dir.write("b.jsonl.gz", test::gzip(all));
+  BadLines serial;
+  Texts want = read(options({dir / "*"}, OnBadLine::skip), &serial);
+  ThreadPool pool(3);
+  std::vector<Texts> got(3);
+
+  const BadLines bad = for_each_document(
+      options({dir / "*"}, OnBadLine::skip), pool, "",
+      [&](std::string_view t, int w) { got[static_cast<std::size_t>(w)].emplace_back(t); });
+
+  Texts together;
+  for (const Texts& part : got) together.insert(together.end(), part.begin(), part.end());
+  std::sort(together.begin(), together.end());
+  std::sort(want.begin(), want.end());
+  EXPECT_EQ(together, want);
+  EXPECT_EQ(bad.count, serial.count);
+  EXPECT_EQ(bad.first, serial.first);
+  EXPECT_TRUE(throws(ExitCode::bad_data, "30 bad lines", [&] {
+    for_each_document(options({dir / "*"}), pool, "", [](std::string_view, int) {});
+  }));
+}
+
 TEST(Corpus, InputsMustExistAndBeOfAKnownKind) {
   const TempDir dir;
   dir.write("a.txt", "a");

@@ -4,10 +4,14 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "data/archive.h"
 #include "data/support.h"
 #include "grist/core/check.h"
 #include "grist/core/random.h"
+#include "grist/data/bpe_trainer.h"
+#include "grist/data/tokenizer.h"
 
 namespace grist {
 namespace {
@@ -171,6 +175,40 @@ TEST(Prepare, AnInputWithoutTextIsAnError) {
   dir.write("a.jsonl", line("") + "\n");
 
   EXPECT_TRUE(throws(ExitCode::bad_data, "no tokens", [&] { prepare(options(dir, "a.jsonl")); }));
+}
+
+// ---- with a tokenizer ------------------------------------------------------------------------
+
+TrainedTokenizer trained(const std::string& text) {
+  BpeTrainerOptions o;
+  o.vocab_size = 300;
+  WordCounter counter(o, 1);
+  counter.add(text, 0);
+  return train_bpe(counter, o);
+}
+
+TEST(Prepare, WithATokenizerDecodesToTheText) {
+  const TempDir dir;
+  const std::string text = "the mill and the miller and the mill";
+  save_tokenizer(trained(text), dir / "tok");
+  dir.write("a.jsonl", line(text) + line("<|endoftext|> is text"));
+  const Tokenizer tokenizer = Tokenizer::load(dir / "tok");
+  PrepareOptions o = options(dir, "a.jsonl");
+  use_tokenizer(o, tokenizer);
+
+  prepare(o);
+
+  const TokenFile file(dir / "out");
+  const Documents documents = test::read_documents(file, tokenizer.vocab_size());
+  ASSERT_EQ(documents.size(), 2U);
+  EXPECT_EQ(tokenizer.decode(documents[0]), text + "<|endoftext|>");
+  EXPECT_EQ(documents[0].back(), tokenizer.eos_id());
+  EXPECT_EQ(std::count(documents[1].begin(), documents[1].end(), *tokenizer.eos_id()), 1);
+  EXPECT_NO_THROW(file.check_tokenizer(tokenizer_hash(tokenizer)));
+  const TrainedTokenizer another = trained("something else entirely, something else");
+  EXPECT_TRUE(throws(ExitCode::bad_data, "tokenizer", [&] {
+    file.check_tokenizer(tokenizer_hash(Tokenizer::parse(another.json, "another")));
+  }));
 }
 
 TEST(Prepare, AFullDiskLeavesNothing) {

@@ -11,6 +11,8 @@
 #include <string_view>
 #include <vector>
 
+#include "grist/core/context.h"
+
 namespace grist {
 
 // A bad line is one that cannot be a document: not JSON, no such key, not a string, not UTF-8, too
@@ -84,6 +86,11 @@ class DocumentParser {
 // to the end without further calls, then throws bad_data with the count and the first lines.
 BadLines for_each_document(const CorpusOptions& options,
                            const std::function<void(std::string_view)>& document);
+// The same on the threads of a pool: document(text, worker) in no particular order. The bad lines
+// are those of the serial reader. Shows a progress line unless `label` is empty; a stop signal is
+// Error{preempted}.
+BadLines for_each_document(const CorpusOptions& options, ThreadPool& pool, std::string_view label,
+                           const std::function<void(std::string_view, int)>& document);
 [[noreturn]] void refuse_bad_lines(const BadLines& bad);
 
 }  // namespace grist

@@ -28,6 +28,19 @@ struct PrepareOptions {
   bool progress = true;
 };
 
+class Tokenizer;
+
+struct TokenizeOptions {
+  bool append_eod = true;       // the tokenizer's eos_token after each document
+  bool special_as_text = true;  // "<|endoftext|>" spelled out in a document is text, not a token
+};
+// Sets make_encoder, vocab_size, eod_id and tokenizer_hash. The tokenizer must outlive prepare().
+// bad_data: an end-of-document token is wanted and the tokenizer names none.
+void use_tokenizer(PrepareOptions& options, const Tokenizer& tokenizer,
+                   const TokenizeOptions& tokenize = {});
+// What token files keep and check_tokenizer() compares.
+std::string tokenizer_hash(const Tokenizer& tokenizer);
+
 struct PrepareSummary {
   std::int64_t documents = 0;
   std::int64_t empty_documents = 0;  // had no text; left out
