@@ -70,6 +70,7 @@ std::vector<Extent> plan_reads(const std::vector<ckpt::PlacedSlice>& placed,
 
 // Front to back over the blocks, copying from each what is wanted of it.
 void read_extents(ckpt::VerifiedFile& file, std::span<const Extent> extents, bool touched_only) {
+  file.read_ahead(!touched_only);
   std::size_t first = 0;  // extents before it are done
   for (std::uint64_t i = 0; i < file.num_blocks(); ++i) {
     const std::uint64_t begin = file.block_begin(i), end = file.block_end(i);
@@ -99,6 +100,7 @@ void verify_file(const std::filesystem::path& folder, const Manifest& m, std::si
   const std::size_t before = damage.size();
   try {
     ckpt::VerifiedFile file(folder, m, m.files[index]);
+    file.read_ahead(true);
     for (std::uint64_t i = 0; i < file.num_blocks(); ++i) {
       try {
         file.block(i);

@@ -11,20 +11,23 @@ namespace grist::ckpt {
 
 namespace {
 
-File open_shard(const std::filesystem::path& step, const FileRecord& record) {
+// DirectReader cannot be moved, so the error is translated where its path is built.
+std::filesystem::path readable(const std::filesystem::path& step, const FileRecord& record) {
   try {
-    return File::open_read(step / record.name);
+    File::open_read(step / record.name);
   } catch (const Error& e) {
     throw DamagedStep(step, {.file = record.name, .problem = e.what()});
   }
+  return step / record.name;
 }
 
 }  // namespace
 
 VerifiedFile::VerifiedFile(std::filesystem::path step, const Manifest& m, const FileRecord& record)
-    : step_(std::move(step)), manifest_(m), record_(record), file_(open_shard(step_, record)) {
-  if (record.bytes > 0)
-    buffer_ = Buffer(std::min(m.block_bytes, record.bytes), Device::cpu, "checkpoint block");
+    : step_(std::move(step)), manifest_(m), record_(record), file_(readable(step_, record)) {
+  const std::size_t bytes = std::min(m.block_bytes, (record.bytes + 4095) / 4096 * 4096);
+  if (bytes > 0) buffers_[0] = Buffer(bytes, Device::cpu, "checkpoint block");
+  if (record.sums.size() > 1) buffers_[1] = Buffer(bytes, Device::cpu, "checkpoint block");
 }
 
 std::uint64_t VerifiedFile::block_end(std::uint64_t i) const {
@@ -39,14 +42,27 @@ void VerifiedFile::damaged(std::uint64_t begin, std::uint64_t end, std::string p
 std::span<const std::byte> VerifiedFile::block(std::uint64_t i) {
   GRIST_CHECK(i < num_blocks(), "block {} of {}", i, num_blocks());
   const std::uint64_t begin = block_begin(i), end = block_end(i);
-  const std::span<std::byte> bytes(buffer_.data(), end - begin);
-  if (held_ == i) return bytes;
+  if (held_ == i) return {buffers_[current_].data(), end - begin};
   held_ = UINT64_MAX;
   try {
-    file_.read_at(begin, bytes);
+    if (fetching_.valid() && ahead_ == i) {
+      current_ = 1 - current_;
+      fetching_.get();
+    } else {
+      if (fetching_.valid()) fetching_.wait();
+      fetching_ = {};
+      fetch(i, buffers_[current_]);
+    }
   } catch (const Error& e) {
     damaged(begin, end, e.what());
   }
+  if (read_ahead_ && i + 1 < num_blocks()) {
+    ahead_ = i + 1;
+    fetching_ =
+        std::async(std::launch::async,
+                   [this, next = i + 1, into = &buffers_[1 - current_]] { fetch(next, *into); });
+  }
+  const std::span<const std::byte> bytes(buffers_[current_].data(), end - begin);
   const std::uint64_t sum = block_sum(manifest_, record_.name, i, bytes);
   if (sum != record_.sums[i])
     damaged(begin, end,
@@ -54,6 +70,10 @@ std::span<const std::byte> VerifiedFile::block(std::uint64_t i) {
                         hash_hex(sum)));
   held_ = i;
   return bytes;
+}
+
+void VerifiedFile::fetch(std::uint64_t i, const Buffer& into) const {
+  file_.read_at(block_begin(i), {into.data(), block_end(i) - block_begin(i)}, into.size());
 }
 
 void VerifiedFile::read(std::uint64_t offset, std::span<std::byte> out) {

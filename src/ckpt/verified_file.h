@@ -1,21 +1,25 @@
 #pragma once
 // Reading one file of a step so that only bytes whose block has the manifest's sum come out.
+#include <array>
 #include <filesystem>
+#include <future>
 #include <optional>
 #include <span>
 #include <vector>
 
+#include "direct_reader.h"
 #include "grist/ckpt/manifest.h"
 #include "grist/ckpt/safetensors.h"
-#include "grist/core/file.h"
 #include "grist/core/memory.h"
 
 namespace grist::ckpt {
 
-// Keeps one block in memory. m and record must outlive it.
+// Holds two blocks: the one asked for last and, when blocks are read in order, the next one, which
+// a second thread fetches meanwhile. m and record must outlive it.
 class VerifiedFile {
  public:
   VerifiedFile(std::filesystem::path step, const Manifest& m, const FileRecord& record);
+  void read_ahead(bool on) { read_ahead_ = on; }  // blocks will be asked for in order
   std::uint64_t num_blocks() const { return record_.sums.size(); }
   std::uint64_t block_begin(std::uint64_t i) const { return i * manifest_.block_bytes; }
   std::uint64_t block_end(std::uint64_t i) const;
@@ -28,9 +32,15 @@ class VerifiedFile {
   std::filesystem::path step_;
   const Manifest& manifest_;
   const FileRecord& record_;
-  File file_;
-  Buffer buffer_;
-  std::uint64_t held_ = UINT64_MAX;  // number of the block in buffer_
+  void fetch(std::uint64_t i, const Buffer& into) const;
+
+  DirectReader file_;
+  std::array<Buffer, 2> buffers_;
+  std::size_t current_ = 0;           // buffer that holds block held_
+  std::uint64_t held_ = UINT64_MAX;   // verified block in buffers_[current_]
+  std::uint64_t ahead_ = UINT64_MAX;  // block that is being fetched into the other buffer
+  bool read_ahead_ = false;
+  std::future<void> fetching_;  // last: waits before the buffers go
 };
 
 // Missing file or wrong size; empty when it is as recorded.

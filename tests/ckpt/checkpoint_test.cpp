@@ -101,6 +101,50 @@ TEST(Checkpoint, ReadsOnlyAnExtentAndOnlyItsBlocks) {
                DamagedStep);
 }
 
+// Several default blocks, an odd tail, and (where the file system has it) direct reads and writes.
+TEST(Checkpoint, LargeFilesRoundTripOverManyBlocks) {
+  for (const bool on_disk : {false, true}) {
+    const TempFolder temp(on_disk);
+    const std::vector<TensorSpec> specs{{"big", DType::f32, {1237, 2053}},
+                                        {"odd", DType::u8, {1000003}}};
+    State state(1, specs), got(2, specs);
+    CheckpointFolder folder(temp / "c", kRun);
+    const fs::path step = folder.save(request_of(state, 1, 1)).folder;
+    ASSERT_TRUE(load_newest(temp / "c", got.destinations()));
+    EXPECT_TRUE(got == state);
+    EXPECT_TRUE(verify_step(step).ok());
+
+    std::vector<float> part(1500000);  // most of three blocks, from the middle
+    const TensorDestination middle{.name = "big",
+                                   .dtype = DType::f32,
+                                   .shape = {1237, 2053},
+                                   .begin = 700001,
+                                   .end = 2200001,
+                                   .data = part.data()};
+    CheckpointReader(step).read({&middle, 1},
+                                {.ignore_prefixes = {""}, .touched_blocks_only = true});
+    EXPECT_EQ(std::memcmp(part.data(), state.bytes("big").data() + 700001 * sizeof(float),
+                          part.size() * sizeof(float)),
+              0);
+
+    const fs::path shard = step / "shard-00000-of-00001.safetensors";
+    {
+      std::fstream raw(shard, std::ios::in | std::ios::out | std::ios::binary);
+      for (const std::streamoff at : {5 << 20, (9 << 20) + 17}) {
+        raw.seekg(at);
+        const int byte = raw.get();
+        raw.seekp(at);
+        raw.put(static_cast<char>(byte ^ 16));
+      }
+    }
+    const VerifyReport report = verify_step(step);
+    ASSERT_EQ(report.damage.size(), 1U) << "neighbouring blocks are one range";
+    EXPECT_EQ(report.damage[0].begin, 4U << 20);
+    EXPECT_EQ(report.damage[0].end, fs::file_size(shard));
+    EXPECT_THROW(CheckpointReader(step).read(got.destinations()), DamagedStep);
+  }
+}
+
 TEST(Checkpoint, AnotherArchitectureIsRefusedAtOnceNamingBothShapes) {
   const TempFolder temp;
   CheckpointFolder folder(temp / "c", kRun);

@@ -18,8 +18,8 @@ namespace grist::test {
 // In memory where the machine has /dev/shm: thousands of saves with fsync.
 class TempFolder {
  public:
-  TempFolder() {
-    const bool shm = std::filesystem::is_directory("/dev/shm");
+  explicit TempFolder(bool on_disk = false) {
+    const bool shm = !on_disk && std::filesystem::is_directory("/dev/shm");
     std::string name =
         (shm ? std::filesystem::path("/dev/shm") : std::filesystem::temp_directory_path()) /
         "grist-ckpt-XXXXXX";
