@@ -20,11 +20,7 @@ if(GRIST_MOLD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VE
   target_link_options(grist_flags INTERFACE -fuse-ld=mold)
 endif()
 if(GRIST_SANITIZE)
-<<<<<<< HEAD
   # -Wmaybe-uninitialized is wrong about std::variant once GCC 12 has instrumented it.
-=======
-  # gcc 12 sees uninitialised members in moved std::variants (Json) once sanitizers add their branches.
->>>>>>> tokenizer
   target_compile_options(grist_flags INTERFACE -fsanitize=${GRIST_SANITIZE} -fno-sanitize-recover=all -Wno-maybe-uninitialized)
   target_link_options(grist_flags INTERFACE -fsanitize=${GRIST_SANITIZE})
 endif()
