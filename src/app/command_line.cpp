@@ -48,8 +48,8 @@ void add_prepare(CLI::App& app, Invocation& chosen, PrepareArguments& a) {
   c->add_option("--output", a.output, "Prefix of the files to write")->required();
   c->add_flag("--overwrite", a.overwrite, "Replace files of that name");
   c->add_flag("--no-eod", a.no_eod, "Do not put an end-of-document token behind each document");
-  c->add_flag("--special-as-text", a.special_as_text,
-              "Special tokens spelled out in the text are encoded as plain text");
+  c->add_flag("--special-tokens", a.special_tokens,
+              "Special tokens spelled out in a document are tokens, not text");
   c->callback([&] { chosen = a; });
 }
 
@@ -68,7 +68,10 @@ void add_tokenizer(CLI::App& app, Invocation& chosen, TokenizerCommands& a) {
       ->add_option("--vocab-size", a.train.vocab_size,
                    "Tokens, special ones included (at least 257)")
       ->required();
-  train->add_option("--output", a.train.output, "tokenizer.json to write")->required();
+  train
+      ->add_option("--output", a.train.output,
+                   "Folder for tokenizer.json and tokenizer_config.json")
+      ->required();
   train->callback([&] { chosen = a.train; });
   CLI::App* encode = group->add_subcommand("encode", "Standard input to token ids, one line");
   encode->add_option("tokenizer", a.encode.tokenizer, "tokenizer.json")->required();

@@ -28,7 +28,7 @@ struct PrepareArguments {
   std::int64_t threads = 0;
   bool overwrite = false;
   bool no_eod = false;
-  bool special_as_text = false;
+  bool special_tokens = false;
 };
 
 struct TokenizerTrainArguments {

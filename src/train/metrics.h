@@ -55,7 +55,7 @@ struct ValidationRecord {
   std::int64_t step = 0;
   std::int64_t tokens = 0;
   double seconds = 0;
-  std::vector<Set> sets;
+  std::vector<Set> sets = {};
 };
 
 double max_vio(const StepRecord& r);           // largest over layers

@@ -6,8 +6,8 @@
 #include "grist/config/compare.h"
 #include "grist/config/parameters.h"
 #include "grist/core/check.h"
-#include "grist/core/hash.h"
 #include "grist/core/log.h"
+#include "grist/data/prepare.h"
 #include "grist/ops/linear.h"
 #include "run.h"
 
@@ -49,8 +49,7 @@ double measure_peak(const Context& ctx) {
   return 2.0 * kSize * kSize * kSize / best;
 }
 
-OptimizerEntry entry(const nn::NamedTensor& t, const Moments& moments,
-                            const OptimConfig& config) {
+OptimizerEntry entry(const nn::NamedTensor& t, const Moments& moments, const OptimConfig& config) {
   const auto flat = [](const TensorView& v) { return reshape(v, {v.shape.numel()}); };
   double factor = 1.0;
   if (t.kind == nn::ParameterKind::router) factor = config.router_lr_factor;
@@ -129,7 +128,7 @@ void Run::open_data() {
   for (const DataSourceConfig& source : c.data.validation)
     validation_.emplace_back(source, options);
   if (!tokenizer_) return;
-  const std::string hash = hash_hex(tokenizer_->hash());
+  const std::string hash = tokenizer_hash(*tokenizer_);
   samples_->check_tokenizer(hash);
   for (const ValidationSet& set : validation_) set.check_tokenizer(hash);
 }

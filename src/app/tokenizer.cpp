@@ -1,0 +1,76 @@
+#include <charconv>
+#include <cstdio>
+
+#include "command_line.h"
+#include "grist/core/check.h"
+#include "grist/core/log.h"
+#include "grist/data/bpe_trainer.h"
+#include "grist/data/corpus.h"
+#include "grist/data/tokenizer.h"
+
+namespace grist::app {
+
+namespace {
+
+std::string read_standard_input() {
+  std::string text;
+  char buffer[1 << 16];
+  for (std::size_t n = 0; (n = std::fread(buffer, 1, sizeof buffer, stdin)) > 0;)
+    text.append(buffer, n);
+  if (std::ferror(stdin) != 0) fail(ExitCode::io, "standard input: read failed");
+  return text;
+}
+
+}  // namespace
+
+ExitCode run(const TokenizerTrainArguments& a) {
+  const BpeTrainerOptions options{.vocab_size = static_cast<std::int32_t>(a.vocab_size)};
+  const CorpusOptions corpus{
+      .inputs = a.inputs, .text_key = a.text_key, .on_bad_line = parse_on_bad_line(a.on_bad_line)};
+  ThreadPool pool(static_cast<int>(a.threads));
+  WordCounter counter(options, pool.size());
+  const auto add = [&](std::string_view document, int worker) { counter.add(document, worker); };
+  const BadLines bad = for_each_document(corpus, pool, "counting words", add);
+  for (const std::string& line : bad.first) log::warn("skipped {}", line);
+  if (counter.replaced() > 0)
+    log::warn("malformed UTF-8: {} places became U+FFFD", counter.replaced());
+  const TrainedTokenizer trained = train_bpe(counter, options);
+  save_tokenizer(trained, a.output);
+  log::info("{}: {} tokens", a.output, trained.vocab_size);
+  return ExitCode::ok;
+}
+
+ExitCode run(const TokenizerEncodeArguments& a) {
+  const Tokenizer tokenizer = Tokenizer::load(a.tokenizer);
+  std::string line;
+  for (const std::int32_t id : Encoder(tokenizer).encode(read_standard_input())) {
+    line += line.empty() ? "" : " ";
+    line += std::to_string(id);
+  }
+  std::puts(line.c_str());
+  return ExitCode::ok;
+}
+
+ExitCode run(const TokenizerDecodeArguments& a) {
+  const Tokenizer tokenizer = Tokenizer::load(a.tokenizer);
+  const std::string text = read_standard_input();
+  std::vector<std::int32_t> ids;
+  for (const char* at = text.data(); at != text.data() + text.size();) {
+    if (*at == ' ' || *at == '\n' || *at == '\t' || *at == ',') {
+      ++at;
+      continue;
+    }
+    std::int32_t id = 0;
+    const auto [end, error] = std::from_chars(at, text.data() + text.size(), id);
+    if (error != std::errc())
+      fail(ExitCode::bad_data, "standard input: byte {} is not part of a token id",
+           at - text.data());
+    ids.push_back(id);
+    at = end;
+  }
+  const std::string decoded = tokenizer.decode(ids);
+  std::fwrite(decoded.data(), 1, decoded.size(), stdout);
+  return ExitCode::ok;
+}
+
+}  // namespace grist::app
