@@ -15,21 +15,18 @@ template <int W> constexpr int moved(int i) {
 // Rows r and r + W exchange their off-diagonal blocks of W lanes: done for W = 8, 4, 2, 1, it
 // transposes.
 template <int W> GRIST_INLINE void exchange(Lanes* x) {
-  using Index = int __attribute__((vector_size(64)));
-  constexpr Index low = {kept<W>(0),  kept<W>(1),  kept<W>(2),  kept<W>(3),
-                         kept<W>(4),  kept<W>(5),  kept<W>(6),  kept<W>(7),
-                         kept<W>(8),  kept<W>(9),  kept<W>(10), kept<W>(11),
-                         kept<W>(12), kept<W>(13), kept<W>(14), kept<W>(15)};
-  constexpr Index high = {moved<W>(0),  moved<W>(1),  moved<W>(2),  moved<W>(3),
-                          moved<W>(4),  moved<W>(5),  moved<W>(6),  moved<W>(7),
-                          moved<W>(8),  moved<W>(9),  moved<W>(10), moved<W>(11),
-                          moved<W>(12), moved<W>(13), moved<W>(14), moved<W>(15)};
 #pragma GCC unroll 16
   for (int r = 0; r < 16; ++r) {
     if ((r & W) != 0) continue;
     const Lanes a = x[r], b = x[r + W];
-    x[r] = __builtin_shuffle(a, b, low);
-    x[r + W] = __builtin_shuffle(a, b, high);
+    x[r] = __builtin_shufflevector(a, b, kept<W>(0), kept<W>(1), kept<W>(2), kept<W>(3), kept<W>(4),
+                                   kept<W>(5), kept<W>(6), kept<W>(7), kept<W>(8), kept<W>(9),
+                                   kept<W>(10), kept<W>(11), kept<W>(12), kept<W>(13), kept<W>(14),
+                                   kept<W>(15));
+    x[r + W] = __builtin_shufflevector(a, b, moved<W>(0), moved<W>(1), moved<W>(2), moved<W>(3),
+                                       moved<W>(4), moved<W>(5), moved<W>(6), moved<W>(7),
+                                       moved<W>(8), moved<W>(9), moved<W>(10), moved<W>(11),
+                                       moved<W>(12), moved<W>(13), moved<W>(14), moved<W>(15));
   }
 }
 

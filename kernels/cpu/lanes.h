@@ -39,10 +39,6 @@ GRIST_INLINE void store(float* p, const Lanes& v, std::int64_t n = kLanes) {
   }
 }
 
-GRIST_INLINE void broadcast(Lanes& v, float s) {
-  v = Lanes{s, s, s, s, s, s, s, s, s, s, s, s, s, s, s, s};
-}
-
 // Lane i + 8 is added to lane i, then 4, 2, 1.
 GRIST_INLINE float sum_lanes(const Lanes& v) {
   float t[kLanes];
