@@ -51,7 +51,8 @@ TEST(Spelling, ReadsDeepSeeksWords) {
 
 TEST(Spelling, ReadsMegatronsWords) {
   const Config c = load(R"(model: {num_layers: 2, hidden_size: 64, num_attention_heads: 4,
-    ffn_hidden_size: 256, num_query_groups: 2, kv_channels: 32, rotary_base: 500, norm_epsilon: 1e-6,
+    ffn_hidden_size: 256, num_query_groups: 2, kv_channels: 32, rotary_base: 500,
+    norm_epsilon: 1e-6,
     qk_layernorm: true, init_method_std: 0.01, num_experts: 16, moe_ffn_hidden_size: 64,
     moe_router_topk: 1, moe_router_pre_softmax: true, moe_aux_loss_coeff: 0.03,
     moe_z_loss_coeff: 0.004, moe_expert_capacity_factor: 1.5, moe_token_drop_policy: position,
