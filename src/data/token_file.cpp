@@ -169,6 +169,7 @@ void TokenFile::read_index() {
   ends_ = read_sequences(in, h, bin_bytes_);
   // Boundaries count sequences; from here on only the ends of documents matter.
   std::vector<std::int64_t> documents;
+  documents.reserve(h.boundaries - 1);
   std::int64_t previous = 0;
   for (std::uint64_t d = 0; d < h.boundaries; ++d) {
     const auto boundary = in.next<std::int64_t>();

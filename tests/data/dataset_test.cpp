@@ -83,6 +83,22 @@ TEST(SampleStream, AnEpochHoldsEveryTokenOnce) {
   }
 }
 
+TEST(SampleStream, AnEpochOfManyDocumentsIsDrawnOnThreads) {
+  const TempDir dir;
+  constexpr std::int32_t kDocuments = 120001;
+  Documents documents;
+  for (std::int32_t d = 0; d < kDocuments; ++d) documents.push_back({d, d});
+  test::write_tokens(dir / "a", documents, kDocuments);
+  const SampleStream stream(config({source(dir / "a")}, 2 * kDocuments), 1, kDocuments);
+
+  const Batch b = batch(stream, 0, 1);
+
+  std::vector<int> seen(kDocuments);
+  for (const std::int32_t id : b.ids) ++seen[static_cast<std::size_t>(id)];
+  EXPECT_EQ(std::count(seen.begin(), seen.end(), 2), kDocuments);
+  EXPECT_FALSE(std::is_sorted(b.ids.begin(), b.ids.end()));
+}
+
 TEST(SampleStream, TargetsArePredictedWithinADocument) {
   const TempDir dir;
   const Documents documents = numbered(0, 300, "a");
