@@ -24,13 +24,6 @@ template <class T> T load(const std::byte* from) {
   return value;
 }
 
-std::string without_suffix(const std::filesystem::path& path) {
-  const auto extension = path.extension();
-  return extension == ".bin" || extension == ".idx"
-             ? path.string().substr(0, path.string().size() - 4)
-             : path.string();
-}
-
 // Reads a file front to back in blocks, hashing all of it; next<T>() crosses block edges.
 class IndexReader {
  public:
@@ -155,7 +148,8 @@ std::vector<std::int64_t> read_sequences(IndexReader& in, const IndexHeader& h,
 
 }  // namespace
 
-TokenFile::TokenFile(const std::filesystem::path& prefix) : prefix_(without_suffix(prefix)) {
+TokenFile::TokenFile(const std::filesystem::path& prefix)
+    : prefix_(token_format::prefix_of(prefix)) {
   bin_ = File::open_read(prefix_ + ".bin");
   bin_bytes_ = bin_.size();
   read_index();
