@@ -194,6 +194,9 @@ void TokenFile::read_info() {
   const Json j = Json::parse(read_text(path, std::uint64_t{1} << 20), path);
   const Json* format = j.find("format");
   if (format == nullptr || !format->is_string() || format->as_string() != "grist tokens") return;
+  if (const std::int64_t version = j.at("version").as_int(); version != 1)
+    fail(ExitCode::bad_data, "{}: version {}, only 1 is known (made by a newer grist?)", path,
+         version);
   TokenFileInfo info;
   info.tokenizer_hash = j.at("tokenizer_hash").as_string();
   info.vocab_size = j.at("vocab_size").as_int();

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "data/support.h"
+#include "grist/core/hash.h"
 #include "grist/core/random.h"
 
 namespace grist {
@@ -205,6 +206,20 @@ TEST(SampleStream, OrderDependsOnSeedAndContentNotOnPlaceOrNeighbours) {
     const Batch b = batch(both, i, 1);
     EXPECT_TRUE(std::equal(b.ids.begin(), b.ids.end(), a.begin() + from.sample * 16)) << i;
   }
+}
+
+// A checkpoint is resumed by number: another order needs another "sample_order" in fingerprints().
+TEST(SampleStream, TheOrderOfVersionOneIsPinned) {
+  const TempDir dir;
+  test::write_tokens(dir / "a", numbered(0, 200, "a"), kVocab);
+  test::write_tokens(dir / "b", numbered(50000, 100, "b"), kVocab);
+  const SampleStream stream(config({source(dir / "a", 0.7), source(dir / "b", 0.3)}, 16), 1,
+                            kVocab);
+
+  const Batch b = batch(stream, 0, 500);
+
+  EXPECT_EQ(stream.fingerprints().at("sample_order").as_int(), 1);
+  EXPECT_EQ(hash_hex(hash64(std::as_bytes(std::span(b.ids)))), "a5328ddf6ed932a1");
 }
 
 TEST(SampleStream, EpochsAndCopiesOfASourceDiffer) {
