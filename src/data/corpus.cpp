@@ -84,14 +84,17 @@ void BadLines::merge(const BadLines& later) {
   }
 }
 
+std::string BadLines::summary() const {
+  std::string lines = fmt::format("{} bad line{} in the input, first {}: ", count,
+                                  count == 1 ? "" : "s", first.size());
+  for (std::size_t i = 0; i < first.size(); ++i) lines += (i == 0 ? "" : "; ") + first[i];
+  if (count > static_cast<std::int64_t>(first.size())) lines += "; ...";
+  return lines;
+}
+
 void refuse_bad_lines(const BadLines& bad) {
-  std::string lines;
-  for (const std::string& line : bad.first) lines += (lines.empty() ? "" : "; ") + line;
-  fail(ExitCode::bad_data,
-       "{} bad line{} in the input, first {}: {}{} (repair them, or leave them out with "
-       "--on-bad-line skip)",
-       bad.count, bad.count == 1 ? "" : "s", bad.first.size(), lines,
-       bad.count > static_cast<std::int64_t>(bad.first.size()) ? "; ..." : "");
+  fail(ExitCode::bad_data, "{} (repair them, or leave them out with --on-bad-line skip)",
+       bad.summary());
 }
 
 // ---- chunks ----------------------------------------------------------------------------------

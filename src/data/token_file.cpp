@@ -24,13 +24,6 @@ template <class T> T load(const std::byte* from) {
   return value;
 }
 
-std::string without_suffix(const std::filesystem::path& path) {
-  const auto extension = path.extension();
-  return extension == ".bin" || extension == ".idx"
-             ? path.string().substr(0, path.string().size() - 4)
-             : path.string();
-}
-
 // Reads a file front to back in blocks, hashing all of it; next<T>() crosses block edges.
 class IndexReader {
  public:
@@ -155,7 +148,8 @@ std::vector<std::int64_t> read_sequences(IndexReader& in, const IndexHeader& h,
 
 }  // namespace
 
-TokenFile::TokenFile(const std::filesystem::path& prefix) : prefix_(without_suffix(prefix)) {
+TokenFile::TokenFile(const std::filesystem::path& prefix)
+    : prefix_(token_format::prefix_of(prefix)) {
   bin_ = File::open_read(prefix_ + ".bin");
   bin_bytes_ = bin_.size();
   read_index();
@@ -169,6 +163,7 @@ void TokenFile::read_index() {
   ends_ = read_sequences(in, h, bin_bytes_);
   // Boundaries count sequences; from here on only the ends of documents matter.
   std::vector<std::int64_t> documents;
+  documents.reserve(h.boundaries - 1);
   std::int64_t previous = 0;
   for (std::uint64_t d = 0; d < h.boundaries; ++d) {
     const auto boundary = in.next<std::int64_t>();
@@ -199,6 +194,9 @@ void TokenFile::read_info() {
   const Json j = Json::parse(read_text(path, std::uint64_t{1} << 20), path);
   const Json* format = j.find("format");
   if (format == nullptr || !format->is_string() || format->as_string() != "grist tokens") return;
+  if (const std::int64_t version = j.at("version").as_int(); version != 1)
+    fail(ExitCode::bad_data, "{}: version {}, only 1 is known (made by a newer grist?)", path,
+         version);
   TokenFileInfo info;
   info.tokenizer_hash = j.at("tokenizer_hash").as_string();
   info.vocab_size = j.at("vocab_size").as_int();

@@ -2,6 +2,8 @@
 // Constants of Megatron's .idx layout, for the reader and the writer.
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
+#include <string>
 #include <string_view>
 
 namespace grist::token_format {
@@ -26,6 +28,14 @@ constexpr std::size_t width_of(int dtype) {  // 0: not an integer type
 
 constexpr int dtype_for(std::int64_t vocab_size) {
   return vocab_size < 65500 ? kU16 : kI32;
+}
+
+// The common part of a pair's names, given it or one of the two.
+inline std::string prefix_of(const std::filesystem::path& path) {
+  std::string prefix = path.string();
+  const auto extension = path.extension();
+  if (extension == ".bin" || extension == ".idx") prefix.resize(prefix.size() - 4);
+  return prefix;
 }
 
 }  // namespace grist::token_format

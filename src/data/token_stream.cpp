@@ -1,14 +1,17 @@
 #include "token_stream.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "grist/core/check.h"
+#include "grist/core/context.h"
 
 namespace grist {
 
 namespace {
 constexpr std::size_t kRecentEpochs = 4;
-}
+constexpr std::int64_t kThreadedDocuments = 100000;  // below, drawing takes less than 0.1 s
+}  // namespace
 
 struct TokenStream::Epoch {
   std::int64_t number = 0;
@@ -41,6 +44,24 @@ void TokenStream::draw_with(std::uint64_t seed, std::string key) {
   key_ = std::move(key);
 }
 
+std::vector<std::int64_t> TokenStream::marks_of(const Epoch& e) const {
+  std::vector<std::int64_t> marks(static_cast<std::size_t>((e.documents + kStride - 1) / kStride));
+  const auto tokens_of = [&](std::int64_t stride, int) {
+    const std::int64_t end = std::min((stride + 1) * kStride, e.documents);
+    for (std::int64_t place = stride * kStride; place < end; ++place) {
+      const std::int64_t d = e.document(place);
+      marks[static_cast<std::size_t>(stride)] += file_.document_end(d) - file_.document_begin(d);
+    }
+  };
+  const auto strides = static_cast<std::int64_t>(marks.size());
+  ThreadPool(e.documents < kThreadedDocuments ? 1 : 0).run(strides, tokens_of);
+  std::int64_t tokens = 0;
+  for (std::int64_t& mark : marks) tokens += std::exchange(mark, tokens);
+  GRIST_CHECK(tokens == file_.num_tokens(), "an epoch of {} tokens, the file has {}", tokens,
+              file_.num_tokens());
+  return marks;
+}
+
 std::shared_ptr<const TokenStream::Epoch> TokenStream::epoch(std::int64_t number) const {
   const std::lock_guard lock(*mutex_);
   for (const auto& e : recent_) {
@@ -52,15 +73,7 @@ std::shared_ptr<const TokenStream::Epoch> TokenStream::epoch(std::int64_t number
   if (order_ == Order::drawn) {
     e->permutation = std::make_unique<Permutation>(static_cast<std::uint64_t>(e->documents), seed_,
                                                    fmt::format("{}/documents/{}", key_, number));
-    e->marks.reserve(static_cast<std::size_t>(e->documents / kStride + 1));
-    std::int64_t tokens = 0;
-    for (std::int64_t place = 0; place < e->documents; ++place) {
-      if (place % kStride == 0) e->marks.push_back(tokens);
-      const std::int64_t d = e->document(place);
-      tokens += file_.document_end(d) - file_.document_begin(d);
-    }
-    GRIST_CHECK(tokens == file_.num_tokens(), "an epoch of {} tokens, the file has {}", tokens,
-                file_.num_tokens());
+    e->marks = marks_of(*e);
   }
   if (recent_.size() == kRecentEpochs) recent_.erase(recent_.begin());
   recent_.push_back(e);

@@ -34,6 +34,7 @@ class TokenStream {
   struct Epoch;  // the order of documents in one epoch
   struct Cursor;
   std::shared_ptr<const Epoch> epoch(std::int64_t number) const;
+  std::vector<std::int64_t> marks_of(const Epoch& e) const;
   Cursor find(std::int64_t position) const;
 
   TokenFile file_;

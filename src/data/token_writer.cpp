@@ -76,15 +76,15 @@ File lock_aside(const std::filesystem::path& aside) {
 
 TokenFileWriter::TokenFileWriter(const std::filesystem::path& prefix, std::int64_t vocab_size,
                                  bool overwrite)
-    : prefix_(prefix), vocab_size_(vocab_size) {
+    : prefix_(token_format::prefix_of(prefix)), vocab_size_(vocab_size) {
   GRIST_CHECK(vocab_size > 0, "vocab_size = {}", vocab_size);
-  if (prefix.filename().empty())
+  if (prefix_.filename().empty())
     fail(ExitCode::usage, "output '{}' names a folder; give FOLDER/NAME without .bin",
-         prefix.string());
-  if (!overwrite) refuse_existing(prefix);
-  make_directories(folder_of(prefix));
-  bin_ = lock_aside(with(prefix, ".bin.partial"));
-  idx_ = File::create(with(prefix, ".idx.partial"));
+         prefix_.string());
+  if (!overwrite) refuse_existing(prefix_);
+  make_directories(folder_of(prefix_));
+  bin_ = lock_aside(with(prefix_, ".bin.partial"));
+  idx_ = File::create(with(prefix_, ".idx.partial"));
   pending_.reserve(kFlushBytes);
 }
 

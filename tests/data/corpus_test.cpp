@@ -250,6 +250,40 @@ TEST(Corpus, ThreadsSeeTheSameDocumentsAndBadLines) {
   }));
 }
 
+TEST(Corpus, ChangedBytesAreReadOrRefused) {
+  const TempDir dir;
+  std::string text;
+  for (int i = 0; i < 40; ++i) text += line(fmt::format("document {} \\u00e9\\n", i));
+  const std::vector<std::pair<const char*, std::string>> good = {
+      {"a.jsonl", text}, {"a.jsonl.gz", test::gzip(text)}, {"a.jsonl.zst", test::zstd(text)}};
+  const Random random(17, "mutations");
+  int refused = 0;
+  for (std::uint64_t round = 0; round < 3000; ++round) {
+    const auto& [name, whole] = good[round % good.size()];
+    std::string bytes = whole;
+    for (std::uint64_t c = 0; c < 1 + round % 3; ++c) {
+      bytes[random.below(8 * round + c, bytes.size())] =
+          static_cast<char>(random.bits(8 * round + 4 + c));
+    }
+    dir.write(name, bytes);
+    for (const OnBadLine policy : {OnBadLine::skip, OnBadLine::refuse}) {
+      try {
+        BadLines bad;
+        const Texts texts = read(options({dir / name}, policy), &bad);
+        EXPECT_TRUE(policy == OnBadLine::skip || bad.count == 0);
+        // A changed .zst without checksum may repeat lines; the others cannot.
+        if (std::string_view(name) != "a.jsonl.zst") {
+          EXPECT_LE(texts.size() + static_cast<std::size_t>(bad.count), 46U);
+        }
+      } catch (const Error& e) {
+        ASSERT_EQ(e.code(), ExitCode::bad_data) << e.what();
+        ++refused;
+      }
+    }
+  }
+  EXPECT_GT(refused, 2000);
+}
+
 TEST(Corpus, InputsMustExistAndBeOfAKnownKind) {
   const TempDir dir;
   dir.write("a.txt", "a");

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "data/support.h"
+#include "grist/core/hash.h"
 #include "grist/core/random.h"
 
 namespace grist {
@@ -81,6 +82,22 @@ TEST(SampleStream, AnEpochHoldsEveryTokenOnce) {
     ASSERT_EQ(static_cast<std::int64_t>(seen.size()), total) << T;
     for (const auto& [id, times] : seen) EXPECT_EQ(times, epochs) << T << ' ' << id;
   }
+}
+
+TEST(SampleStream, AnEpochOfManyDocumentsIsDrawnOnThreads) {
+  const TempDir dir;
+  constexpr std::int32_t kDocuments = 120001;
+  Documents documents;
+  for (std::int32_t d = 0; d < kDocuments; ++d) documents.push_back({d, d});
+  test::write_tokens(dir / "a", documents, kDocuments);
+  const SampleStream stream(config({source(dir / "a")}, 2 * kDocuments), 1, kDocuments);
+
+  const Batch b = batch(stream, 0, 1);
+
+  std::vector<int> seen(kDocuments);
+  for (const std::int32_t id : b.ids) ++seen[static_cast<std::size_t>(id)];
+  EXPECT_EQ(std::count(seen.begin(), seen.end(), 2), kDocuments);
+  EXPECT_FALSE(std::is_sorted(b.ids.begin(), b.ids.end()));
 }
 
 TEST(SampleStream, TargetsArePredictedWithinADocument) {
@@ -189,6 +206,20 @@ TEST(SampleStream, OrderDependsOnSeedAndContentNotOnPlaceOrNeighbours) {
     const Batch b = batch(both, i, 1);
     EXPECT_TRUE(std::equal(b.ids.begin(), b.ids.end(), a.begin() + from.sample * 16)) << i;
   }
+}
+
+// A checkpoint is resumed by number: another order needs another "sample_order" in fingerprints().
+TEST(SampleStream, TheOrderOfVersionOneIsPinned) {
+  const TempDir dir;
+  test::write_tokens(dir / "a", numbered(0, 200, "a"), kVocab);
+  test::write_tokens(dir / "b", numbered(50000, 100, "b"), kVocab);
+  const SampleStream stream(config({source(dir / "a", 0.7), source(dir / "b", 0.3)}, 16), 1,
+                            kVocab);
+
+  const Batch b = batch(stream, 0, 500);
+
+  EXPECT_EQ(stream.fingerprints().at("sample_order").as_int(), 1);
+  EXPECT_EQ(hash_hex(hash64(std::as_bytes(std::span(b.ids)))), "a5328ddf6ed932a1");
 }
 
 TEST(SampleStream, EpochsAndCopiesOfASourceDiffer) {

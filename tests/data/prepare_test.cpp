@@ -1,7 +1,9 @@
 // Text to tokens: the same bytes for any number of threads, and nothing half-written.
 #include "grist/data/prepare.h"
 
+#include <signal.h>
 #include <sys/mount.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -209,6 +211,44 @@ TEST(Prepare, WithATokenizerDecodesToTheText) {
   EXPECT_TRUE(throws(ExitCode::bad_data, "tokenizer", [&] {
     file.check_tokenizer(tokenizer_hash(Tokenizer::parse(another.json, "another")));
   }));
+}
+
+// A child replaces the output over and over, by turns with two texts, and is killed; what is left
+// is one of the two, complete, or has no index.
+TEST(Prepare, AKillAtAnyMomentLeavesNoHalfWrittenPair) {
+  const TempDir dir;
+  dir.write("a.jsonl", many_lines(40, 400));
+  dir.write("b.jsonl", many_lines(30, 500));
+  std::vector<PrepareOptions> turns = {options(dir, "a.jsonl", 1), options(dir, "b.jsonl", 1)};
+  std::vector<std::string> whole;
+  for (PrepareOptions& o : turns) {
+    o.overwrite = true;
+    prepare(o);
+    whole.push_back(read_text(dir / "out.bin"));
+  }
+  const Random random(13, "kill");
+  int complete = 0;
+  for (std::uint64_t round = 0; round < 20; ++round) {
+    const pid_t child = ::fork();
+    if (child == 0) {
+      for (std::size_t turn = 0;; ++turn) prepare(turns[turn % 2]);
+    }
+    ::usleep(static_cast<useconds_t>(2000 + random.below(round, 20000)));
+    ::kill(child, SIGKILL);
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    if (!std::filesystem::exists(dir / "out.idx")) continue;
+    const TokenFile file(dir / "out");
+    const std::string bin = read_text(dir / "out.bin");
+    EXPECT_TRUE(bin == whole[0] || bin == whole[1]) << round;
+    EXPECT_EQ(file.num_documents(), bin == whole[0] ? 40 : 30) << round;
+    ++complete;
+  }
+  EXPECT_GT(complete, 0);
+  prepare(turns[0]);  // and the next run cleans up
+  EXPECT_EQ(dir.names(),
+            (std::vector<std::string>{"a.jsonl", "b.jsonl", "out.bin", "out.idx", "out.json"}));
 }
 
 TEST(Prepare, AFullDiskLeavesNothing) {

@@ -86,6 +86,20 @@ TEST(TokenFile, RefusesASidecarOfAnotherFile) {
   EXPECT_TRUE(throws(ExitCode::bad_data, "another file", [&] { TokenFile(dir / "t"); }));
 }
 
+TEST(TokenFile, ReadsOnlySidecarsItKnows) {
+  const TempDir dir;
+  test::write_tokens(dir / "t", documents(20, 300), 300);
+
+  dir.write("t.json", R"({"format": "grist tokens", "version": 2})");
+  EXPECT_TRUE(throws(ExitCode::bad_data, "version 2", [&] { TokenFile(dir / "t"); }));
+  dir.write("t.json", R"({"format": "grist tokens", "version": 1})");
+  EXPECT_TRUE(throws(ExitCode::bad_data, "tokenizer_hash", [&] { TokenFile(dir / "t"); }));
+  dir.write("t.json", R"({"format": )");
+  EXPECT_TRUE(throws(ExitCode::bad_data, "t.json", [&] { TokenFile(dir / "t"); }));
+  dir.write("t.json", R"({"of": "somebody else"})");
+  EXPECT_FALSE(TokenFile(dir / "t").info().has_value());
+}
+
 TEST(TokenFile, NamesAnIdBeyondTheVocabulary) {
   const TempDir dir;
   test::write_tokens(dir / "t", {{1, 2}, {3, 99, 4}}, 100);

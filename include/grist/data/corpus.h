@@ -63,6 +63,7 @@ struct BadLines {
   std::vector<std::string> first;  // "file:line: reason"
   void add(std::string line);
   void merge(const BadLines& later);
+  std::string summary() const;  // one line: the count and the first ones
 };
 
 // One per thread.

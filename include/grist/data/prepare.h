@@ -52,8 +52,8 @@ struct PrepareSummary {
   std::string line() const;  // for people
 };
 
-// Throws Error; whatever happens before the end, no output appears and none is replaced. A stop
-// signal is Error{preempted}.
+// Lines that are skipped are named in a warning. Throws Error; whatever happens before the end, no
+// output appears and none is replaced. A stop signal is Error{preempted}.
 PrepareSummary prepare(const PrepareOptions& options);
 
 }  // namespace grist

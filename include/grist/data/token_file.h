@@ -32,7 +32,8 @@ struct TokenFileInfo {
 // another process is writing it.
 class TokenFileWriter {
  public:
-  // Ids are stored in 2 bytes when vocab_size < 65500, in 4 otherwise, as Megatron does.
+  // `prefix` may end in .bin or .idx. Ids are stored in 2 bytes when vocab_size < 65500, in 4
+  // otherwise, as Megatron does.
   TokenFileWriter(const std::filesystem::path& prefix, std::int64_t vocab_size, bool overwrite);
   ~TokenFileWriter();
   TokenFileWriter(const TokenFileWriter&) = delete;
