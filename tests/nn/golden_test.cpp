@@ -65,6 +65,10 @@ struct Golden {
     m.moe.router.score_function = router.at("score_function").as_string();
     m.moe.router.pre_softmax = router.at("pre_softmax").as_bool();
     m.moe.router.norm_topk_prob = router.at("norm_topk_prob").as_bool();
+    m.moe.router.routed_scaling_factor = router.at("routed_scaling_factor").as_double();
+    m.moe.first_k_dense_replace = moe.at("first_k_dense_replace").as_int();
+    m.moe.shared_expert_intermediate_size = moe.at("shared_expert_intermediate_size").as_int();
+    m.moe.expert_bias_update_rate = moe.at("expert_bias_update_rate").as_double();
     return m;
   }
 
@@ -117,6 +121,10 @@ class GoldenModel : public ::testing::TestWithParam<const char*> {
         batch(golden.batch()) {
     for (const nn::NamedTensor& t : model.parameters().tensors())
       golden.file.read(golden.hub_name(t.name), t.master);
+    if (model.config().moe.expert_bias_update_rate > 0) {
+      for (std::size_t i = 0; i < model.router_bias_names().size(); ++i)
+        model.router_state().bias[i] = golden.read<float>(model.router_bias_names()[i]);
+    }
     model.parameters().refresh(*context);
   }
   nn::Activations activations(nn::Keep keep) const {
@@ -164,7 +172,7 @@ TEST_P(GoldenModel, LossesAndEveryGradientMatchTransformers) {
 
 INSTANTIATE_TEST_SUITE_P(Transformers, GoldenModel,
                          ::testing::Values("mixtral", "mixtral_packed", "qwen3_moe",
-                                           "qwen3_moe_norm"),
+                                           "qwen3_moe_norm", "glm4_moe"),
                          [](const auto& test) { return std::string(test.param); });
 
 }  // namespace
