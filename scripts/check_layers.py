@@ -20,10 +20,11 @@ MAY_INCLUDE = {
     "config": "core",
     "data": "core config",
     "nn": "core config ops",
-    "optim": "core config ops nn",
+    "optim": "core config ops",
     "ckpt": "core config",
-    "train": "core config ops data nn optim ckpt",
-    "app": "core config ops data nn optim ckpt train",
+    "eval": "core config ops data nn ckpt",
+    "train": "core config ops data nn optim ckpt eval",
+    "app": "core config ops data nn optim ckpt eval train",
 }
 
 # What an angle-bracket (or third-party) include starts with -> where it may stand. An empty tuple:

@@ -5,13 +5,11 @@ Run by hand when a golden must change; the results are committed. tests/golden/R
 each file holds. The stored numbers come from a float64 run of transformers' own modules, rounded to
 fp32; a float32 run of the same code is compared with it, and its error is stored beside, as the
 yardstick for a tolerance. Single thread, fixed seeds. A seed is taken only if every routing
-decision of all ten steps is decided by more than MIN_GAP, so that rounding cannot change who goes
-where.
+decision of all ten steps is clear enough that rounding cannot change who goes where.
 
   scripts/make_golden.py [NAME...]      GRIST_PYTHON=/path/to/python skips making an environment
 """
 
-import contextlib
 import itertools
 import json
 import math
@@ -28,114 +26,18 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 import transformers  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
-from torch.overrides import TorchFunctionMode  # noqa: E402
+
+from golden_models import (AUX_COEFF, GOLDENS, SHAPE, Z_COEFF, build, decays,  # noqa: E402
+                           grist_config, hub_config, hub_tensors, is_sigmoid, precision,
+                           random_weights)
 
 OUTPUT = python_environment.ROOT / "tests" / "golden"
-MIN_GAP = 1e-3
 MAX_BYTES = 300 * 1024
 STEPS = 10
 BATCH, LENGTH = 2, 19
 IGNORED = -1  # the target of a position that is not counted
-AUX_COEFF, Z_COEFF = 0.05, 0.01
 OPTIM = {"lr": 1e-2, "adam_beta1": 0.9, "adam_beta2": 0.95, "adam_eps": 1e-8,
          "weight_decay": 0.1, "clip_grad": 1.0}
-
-SHAPE = {"num_hidden_layers": 2, "hidden_size": 24, "num_attention_heads": 4,
-         "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 61, "max_position_embeddings": 32}
-# One golden a name. `documents`: lengths of the documents in each row, None for one a row.
-GOLDENS = {
-    "mixtral": {"type": "mixtral", "top_k": 2, "norm": True, "tied": False, "theta": 1e4,
-                "eps": 1e-5, "documents": None},
-    "mixtral_packed": {"type": "mixtral", "top_k": 2, "norm": True, "tied": False, "theta": 1e4,
-                       "eps": 1e-5, "documents": [[7, 12], [1, 13, 5]]},
-    "qwen3_moe_norm": {"type": "qwen3_moe", "top_k": 3, "norm": True, "tied": False, "theta": 1e6,
-                       "eps": 1e-6, "documents": None},
-    "qwen3_moe": {"type": "qwen3_moe", "top_k": 3, "norm": False, "tied": True, "theta": 1e6,
-                  "eps": 1e-6, "documents": None},
-}
-NUM_EXPERTS, EXPERT_WIDTH = 8, 12
-
-
-class Float64(TorchFunctionMode):
-    """transformers casts to float32 in norms, softmax and RoPE; here those casts mean float64."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        def widen(value):
-            return torch.float64 if value is torch.float32 else value
-
-        if func is torch.Tensor.float:
-            return args[0].double()
-        args = tuple(widen(a) for a in args)
-        result = func(*args, **{k: widen(v) for k, v in (kwargs or {}).items()})
-        assert getattr(result, "dtype", None) is not torch.float32, f"{func} stayed in float32"
-        return result
-
-
-@contextlib.contextmanager
-def precision(dtype):
-    torch.set_default_dtype(dtype)
-    with Float64() if dtype is torch.float64 else contextlib.nullcontext():
-        yield
-    torch.set_default_dtype(torch.float32)
-
-
-# --- configuration -------------------------------------------------------------------------------
-
-def hub_config(spec):
-    """config.json as transformers reads it."""
-    config = dict(SHAPE, rope_theta=spec["theta"], rms_norm_eps=spec["eps"], hidden_act="silu",
-                  num_experts_per_tok=spec["top_k"], tie_word_embeddings=spec["tied"],
-                  attention_dropout=0.0, use_cache=False, bos_token_id=None, eos_token_id=None)
-    if spec["type"] == "mixtral":
-        config.update(model_type="mixtral", architectures=["MixtralForCausalLM"],
-                      num_local_experts=NUM_EXPERTS, intermediate_size=EXPERT_WIDTH,
-                      sliding_window=None)
-    else:
-        config.update(model_type="qwen3_moe", architectures=["Qwen3MoeForCausalLM"],
-                      num_experts=NUM_EXPERTS, moe_intermediate_size=EXPERT_WIDTH,
-                      intermediate_size=2 * EXPERT_WIDTH, norm_topk_prob=spec["norm"],
-                      decoder_sparse_step=1, mlp_only_layers=[], attention_bias=False,
-                      use_sliding_window=False)
-    return config
-
-
-def grist_config(spec):
-    """The same model in the words of grist's `model` block."""
-    pre_softmax = not spec["norm"]  # softmax, top-k, divide by the sum IS softmax after top-k
-    moe = {"num_experts": NUM_EXPERTS, "num_experts_per_tok": spec["top_k"],
-           "moe_intermediate_size": EXPERT_WIDTH, "aux_loss_coeff": AUX_COEFF,
-           "aux_loss_scope": "micro_batch", "z_loss_coeff": Z_COEFF,
-           "router": {"score_function": "softmax", "pre_softmax": pre_softmax,
-                      "norm_topk_prob": False}}
-    return dict(SHAPE, intermediate_size=2 * EXPERT_WIDTH, rope_theta=spec["theta"],
-                rms_norm_eps=spec["eps"], qk_norm=spec["type"] == "qwen3_moe",
-                tie_word_embeddings=spec["tied"], moe=moe)
-
-
-def build(spec, dtype):
-    config = hub_config(spec)
-    config_class = {"mixtral": transformers.MixtralConfig,
-                    "qwen3_moe": transformers.Qwen3MoeConfig}[spec["type"]]
-    model_class = getattr(transformers, config["architectures"][0])
-    config = config_class(**{k: v for k, v in config.items() if k != "rope_theta"},
-                          rope_parameters={"rope_type": "default", "rope_theta": spec["theta"]})
-    config._attn_implementation = "eager"
-    config._experts_implementation = "eager"
-    with precision(dtype):
-        return model_class(config).to(dtype).train()
-
-
-def random_weights(spec, seed):
-    """Large enough that routing is decided and every non-linearity is used."""
-    generator = torch.Generator().manual_seed(seed)
-    weights = {}
-    for name, parameter in sorted(build(spec, torch.float32).named_parameters()):
-        std = {"gate": 0.5, "embed_tokens": 0.4 if spec["tied"] else 1.0}.get(
-            name.split(".")[-2], 0.2)
-        mean = 1.0 if "norm" in name else 0.0
-        weights[name] = mean + std * torch.randn(parameter.shape, generator=generator)
-    return weights
-
 
 def random_text(spec, seed):
     """ids, labels and the documents of each row as (row, begin, end)."""
@@ -158,7 +60,8 @@ def random_text(spec, seed):
 # --- the model's losses --------------------------------------------------------------------------
 
 def run(model, spec, ids, documents):
-    """Logits (B, T, V) and, per layer, router logits (B*T, E), weights and ids (B*T, K)."""
+    """Logits (B, T, V), and per MoE layer: choice scores (what top-k ranks) and router logits
+    (B*T, E), weights and ids (B*T, K) best first; documents apart where rows hold many."""
     gates = [m for n, m in model.named_modules() if n.endswith("mlp.gate")]
     seen = [[] for _ in gates]
     hooks = [g.register_forward_hook(lambda _m, _i, out, s=s: s.append(out))
@@ -170,38 +73,46 @@ def run(model, spec, ids, documents):
         logits = torch.cat(pieces).view(BATCH, LENGTH, -1)
     for hook in hooks:
         hook.remove()
-    outputs = [[torch.cat([out[i] for out in s]) for i in range(3)] for s in seen]
-    return logits, outputs
+    layers = []
+    for gate, outputs in zip(gates, seen):
+        router_logits, weights, chosen = (torch.cat([o[i] for o in outputs]) for i in range(3))
+        scores = router_logits.detach()
+        if is_sigmoid(spec):
+            scores = scores.sigmoid() + gate.e_score_correction_bias
+        order = scores.gather(1, chosen).argsort(dim=-1, descending=True)
+        layers.append({"scores": scores, "logits": router_logits,
+                       "weights": weights.gather(1, order), "ids": chosen.gather(1, order)})
+    return logits, layers
 
 
-def losses(logits, routing, labels, top_k):
+def losses(logits, routing, labels, spec):
     """Cross entropy per target; our aux and z losses of the whole batch, summed over layers."""
     flat = labels.reshape(-1)
     targets = int((flat != IGNORED).sum())
     ce = F.cross_entropy(logits.reshape(len(flat), -1), flat, ignore_index=IGNORED,
                          reduction="sum") / targets
     aux = z = torch.zeros((), dtype=logits.dtype)
-    for router_logits, _, chosen in routing:
-        tokens, experts = router_logits.shape
-        count = torch.bincount(chosen.reshape(-1), minlength=experts).to(logits.dtype)
-        fraction = count / (top_k * tokens)
-        mean_probability = torch.softmax(router_logits, dim=-1).mean(dim=0)
-        aux = aux + AUX_COEFF * experts * (fraction * mean_probability).sum()
-        z = z + Z_COEFF / tokens * torch.logsumexp(router_logits, dim=-1).square().sum()
+    for layer in routing:
+        tokens, experts = layer["logits"].shape
+        count = torch.bincount(layer["ids"].reshape(-1), minlength=experts).to(logits.dtype)
+        fraction = count / (spec["top_k"] * tokens)
+        if is_sigmoid(spec):
+            score = torch.sigmoid(layer["logits"])
+            probability = score / score.sum(dim=-1, keepdim=True)
+        else:
+            probability = torch.softmax(layer["logits"], dim=-1)
+        aux = aux + AUX_COEFF * experts * (fraction * probability.mean(dim=0)).sum()
+        z = z + Z_COEFF / tokens * torch.logsumexp(layer["logits"], dim=-1).square().sum()
     return {"loss": ce, "aux_loss": aux, "z_loss": z, "total_loss": ce + aux + z}
 
 
 def smallest_gap(routing, top_k):
     """The closest call between consecutive experts of the first k+1, over all tokens and layers."""
     gaps = []
-    for router_logits, _, _ in routing:
-        best = torch.sort(router_logits.detach(), dim=-1, descending=True).values[:, :top_k + 1]
+    for layer in routing:
+        best = torch.sort(layer["scores"], dim=-1, descending=True).values[:, :top_k + 1]
         gaps.append(float((best[:, :-1] - best[:, 1:]).min()))
     return min(gaps)
-
-
-def decays(name):
-    return not ("norm" in name or name.endswith("gate.weight") or "embed_tokens" in name)
 
 
 def train(spec, weights, text, dtype):
@@ -220,9 +131,9 @@ def train(spec, weights, text, dtype):
     for step in range(STEPS + 1):
         with precision(dtype):
             logits, routing = run(model, spec, ids, documents)
-            parts = losses(logits, routing, labels, spec["top_k"])
+            parts = losses(logits, routing, labels, spec)
         result["gap"] = min(result["gap"], smallest_gap(routing, spec["top_k"]))
-        result["chosen"].append([r[2] for r in routing])
+        result["chosen"].append([layer["ids"] for layer in routing])
         line = {key: value.item() for key, value in parts.items()}
         if step == STEPS:
             result["after"] = line
@@ -236,34 +147,13 @@ def train(spec, weights, text, dtype):
         result["steps"].append(line)
         if step == 0:
             result.update(logits=logits.detach(), grads=grads,
-                          routing=[[t.detach() for t in r] for r in routing])
+                          routing=[{k: t.detach() for k, t in r.items()} for r in routing])
         optimizer.step()
     result["final"] = {n: p.detach().clone() for n, p in named.items()}
     return result
 
 
 # --- files ---------------------------------------------------------------------------------------
-
-def hub_tensors(spec, tensors):
-    """From transformers' fused experts to the names and shapes of files on the hub."""
-    mixtral = spec["type"] == "mixtral"
-    words = ("w1", "w3", "w2") if mixtral else ("gate_proj", "up_proj", "down_proj")
-    result = {}
-    for name, tensor in tensors.items():
-        hub = name.replace(".mlp.", ".block_sparse_moe.") if mixtral else name
-        prefix, _, leaf = hub.rpartition(".")
-        if leaf == "gate_up_proj":
-            for expert in range(NUM_EXPERTS):
-                gate, up = tensor[expert].chunk(2)
-                result[f"{prefix}.{expert}.{words[0]}.weight"] = gate
-                result[f"{prefix}.{expert}.{words[1]}.weight"] = up
-        elif leaf == "down_proj":
-            for expert in range(NUM_EXPERTS):
-                result[f"{prefix}.{expert}.{words[2]}.weight"] = tensor[expert]
-        else:
-            result[hub] = tensor
-    return result
-
 
 def fp32(tensors, prefix=""):
     return {prefix + n: t.detach().to(torch.float32).contiguous().clone()
@@ -306,12 +196,12 @@ def find_run(spec):
     for seed in itertools.count(1):
         weights, text = random_weights(spec, seed), random_text(spec, seed)
         single = train(spec, weights, text, torch.float32)
-        if single["gap"] <= MIN_GAP:
+        if single["gap"] <= spec["gap"]:
             continue
         double = train(spec, weights, text, torch.float64)
         same = all(torch.equal(a, b) for x, y in zip(single["chosen"], double["chosen"])
                    for a, b in zip(x, y))
-        if double["gap"] > MIN_GAP and same:
+        if double["gap"] > spec["gap"] and same:
             return seed, weights, text, single, double
 
 
@@ -326,10 +216,11 @@ def store_tensors(name, spec, weights, text, run_):
         starts = [r * LENGTH + b for r, b, _ in documents] + [BATCH * LENGTH]
         tensors["input.cu_seqlens"] = torch.tensor(starts, dtype=torch.int32)
     tensors["output.logits"] = run_["logits"].to(torch.float32).contiguous()
-    for layer, (router_logits, chosen_weights, chosen) in enumerate(run_["routing"]):
-        tensors[f"output.router_logits.{layer}"] = router_logits.to(torch.float32)
-        tensors[f"output.router_weights.{layer}"] = chosen_weights.to(torch.float32)
-        tensors[f"output.router_ids.{layer}"] = chosen.to(torch.int32)
+    dense = SHAPE["num_hidden_layers"] - len(run_["routing"])
+    for layer, routing in enumerate(run_["routing"], start=dense):
+        tensors[f"output.router_logits.{layer}"] = routing["logits"].to(torch.float32)
+        tensors[f"output.router_weights.{layer}"] = routing["weights"].to(torch.float32)
+        tensors[f"output.router_ids.{layer}"] = routing["ids"].to(torch.int32)
     for prefix, part in (("", weights), ("grad.", run_["grads"]), ("final.", run_["final"])):
         tensors.update(fp32(hub_tensors(spec, part), prefix))
     path = OUTPUT / f"{name}.safetensors"
