@@ -55,7 +55,9 @@ void expert_up_forward(const Context& ctx, const ops::ExpertUpForward& a) {
       m.second_c = m.c + F;
       m.second_panels = m.panels + F * w.in;
     }
-    if (next != nullptr) m.next = next_block(x, panels(*next), *next);
+    if (next != nullptr)
+      m.next =
+          next_multiply(x.from(next->row_begin), next->row_end - next->row_begin, panels(*next));
     multiply_block(isa, m, workspace);
     for (std::int64_t r = t.row_begin; r < t.row_end; ++r) {
       const float* gate = z + r * 2 * F + t.col_begin;
@@ -103,7 +105,9 @@ void expert_down_backward(const Context& ctx, const ops::ExpertDownBackward& a) 
                     .rows = t.row_end - t.row_begin,
                     .cols = t.col_end - col,
                     .depth = w.out};
-    if (next != nullptr) m.next = next_block(dy, panels(*next), *next);
+    if (next != nullptr)
+      m.next =
+          next_multiply(dy.from(next->row_begin), next->row_end - next->row_begin, panels(*next));
     multiply_block(isa, m, workspace);
     for (std::int64_t r = t.row_begin; r < t.row_end; ++r) {
       const std::int64_t at = r * 2 * F + col;

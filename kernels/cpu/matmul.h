@@ -55,7 +55,8 @@ PackedWeight packed_weight(const ops::WeightView& w);
 
 // Floats of workspace that multiply_block and multiply_transposed_block need; 64-byte aligned.
 std::int64_t block_workspace_floats();
-inline constexpr std::int64_t kMaxBlockRows = 168;
+inline constexpr std::int64_t kMaxBlockRows = 168;       // rows multiplied with a panel at a time
+inline constexpr std::int64_t kMaxTransposedRows = 256;  // in multiply_transposed_block
 
 // C = A B, or C += A B: A (rows, depth) as Rows, B packed `depth` deep, C (rows, cols) at c_stride.
 // Any sizes; the panels' first column is C's first column. With two parts the same A also
@@ -86,6 +87,12 @@ struct TransposedBlockMultiply {
 void multiply_transposed_block(const IsaKernels& isa, const TransposedBlockMultiply& m,
                                float* workspace);
 
+// Hints for `next`: the block that follows multiplies a's first `rows` rows with `panels`, or the
+// first `rows` columns of a with the first `cols` of b.
+NextBlock next_multiply(const Rows& a, std::int64_t rows, const float* panels);
+NextBlock next_transposed(const Rows& a, std::int64_t rows, const Rows& b, std::int64_t cols,
+                          std::int64_t depth);
+
 // ---- over threads -----------------------------------------------------------------------------
 
 // One task of a grouped product: a rectangle of one group's output.
@@ -110,9 +117,6 @@ std::span<const Tile> plan_tiles(const Context& ctx, const TilePlan& plan);
 // null. One workspace a worker, from ctx.scratch.
 void for_each_tile(const Context& ctx, std::span<const Tile> tiles,
                    const std::function<void(const Tile&, const Tile*, float*)>& task);
-
-// The hint for a tile of a product whose A is `a` and whose first panel is `panels`.
-NextBlock next_block(const Rows& a, const float* panels, const Tile& next);
 
 // Row r of group g: c[r] (+)= a[r] B_g, with B_g packed at panels + g * group_floats.
 struct GroupedMultiply {

@@ -42,10 +42,9 @@ class Pieces {
 
   // The next tile's requests; slots left over point at A, which is in the cache anyway.
   void deal(Ahead& ahead) {
-    ++tile_;
-    const std::int64_t goal = total_ * tile_ / num_tiles_;
+    for (due_ += total_; due_ >= num_tiles_; due_ -= num_tiles_) ++goal_;
     for (std::int64_t slot = 0; slot < slots_; ++slot)
-      ahead.pieces[slot] = dealt_ < goal ? take() : t_.a;
+      ahead.pieces[slot] = dealt_ < goal_ ? take() : t_.a;
   }
 
  private:
@@ -75,7 +74,7 @@ class Pieces {
 
   const TileBlock& t_;
   std::int64_t per_panel_, own_, num_tiles_, slots_, total_ = 0;
-  std::int64_t tile_ = 0, dealt_ = 0, panel_ = 1, in_panel_ = 0;
+  std::int64_t due_ = 0, goal_ = 0, dealt_ = 0, panel_ = 1, in_panel_ = 0;
 };
 
 // C tile at c: M rows, kStrip columns. A[m, k]: row-major a[m * kRowStride + k], or depth-major a[k
@@ -160,27 +159,44 @@ struct RowTiles {
   std::int64_t begin(std::int64_t i) const { return i * height + (i < taller ? i : taller); }
 };
 
-// Row-major A: a panel stays in the first cache while all rows meet it. Depth-major A: a tile of A
-// does, and neighbouring tiles of C lie beside each other; below each other, at a stride of a power
-// of two, their addresses would collide in the cache and in the store queue.
+// The tiles of a block in the order they are computed. Row-major A: down a strip, whose panel stays
+// in the first cache while all rows meet it. Depth-major A: along the rows, as a tile of A stays in
+// the cache and neighbouring tiles of C lie beside each other; below each other, at a stride of a
+// power of two, their addresses would collide in the cache and in the store queue.
+template <bool kDepthMajor> struct TileOrder {
+  const RowTiles* tiles;
+  std::int64_t strips, tile = 0, strip = 0;
+  void advance() {
+    if constexpr (kDepthMajor) {
+      if (++strip == strips) strip = 0, ++tile;
+    } else {
+      if (++tile == tiles->count) tile = 0, ++strip;
+    }
+  }
+  std::int64_t row() const { return tiles->begin(tile); }
+  std::int64_t col() const { return strip * kStrip; }
+};
+
 template <bool kDepthMajor, class Table> void multiply_strips(const TileBlock& t) {
   if (t.rows == 0 || t.cols == 0) return;
   const RowTiles tiles(t.rows);
-  const std::int64_t strips = (t.cols + kStrip - 1) / kStrip, count = strips * tiles.count;
-  Pieces pieces(t, !kDepthMajor, count);
-  Ahead ahead;
+  TileOrder<kDepthMajor> now{&tiles, (t.cols + kStrip - 1) / kStrip};
+  TileOrder<kDepthMajor> later = now;
+  const std::int64_t count = now.strips * tiles.count;
   // A tile takes about depth * kTileRows cycles, memory some 2000 at worst.
   const std::int64_t lead = 1 + 2000 / (t.depth * kTileRows + 1);
-  const auto row_tile = [&](std::int64_t i) { return kDepthMajor ? i / strips : i % tiles.count; };
-  const auto strip = [&](std::int64_t i) { return kDepthMajor ? i % strips : i / tiles.count; };
+  for (std::int64_t i = 0; i < lead && i + 1 < count; ++i) later.advance();
+  Pieces pieces(t, !kDepthMajor, count);
+  Ahead ahead;
   for (std::int64_t i = 0; i < count; ++i) {
-    const std::int64_t row = tiles.begin(row_tile(i)), m = tiles.begin(row_tile(i) + 1) - row;
-    const std::int64_t col = strip(i) * kStrip, later = i + lead < count ? i + lead : count - 1;
-    ahead.c = t.c + tiles.begin(row_tile(later)) * t.c_stride + strip(later) * kStrip;
+    const std::int64_t row = now.row(), col = now.col(), m = tiles.begin(now.tile + 1) - row;
+    ahead.c = t.c + later.row() * t.c_stride + later.col();
     pieces.deal(ahead);
     Table::kOfRows[m - 1](t, row, t.b + col / kPanelColumns * t.b_stride + col % kPanelColumns,
                           t.c + row * t.c_stride + col,
                           t.cols - col < kStrip ? t.cols - col : std::int64_t{kStrip}, ahead);
+    now.advance();
+    if (i + lead + 1 < count) later.advance();
   }
 }
 

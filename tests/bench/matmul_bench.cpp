@@ -14,6 +14,7 @@
 #include "bench/bench.h"
 #include "grist/core/context.h"
 #include "grist/ops/experts.h"
+#include "grist/ops/linear.h"
 #include "kernels/cpu/isa.h"
 
 extern "C" {
@@ -116,6 +117,64 @@ void measure(const Context& ctx, std::int64_t rows, std::int64_t F, int rounds) 
   std::fflush(stdout);
 }
 
+// A block that fits the second cache: the micro-kernel alone, for each instruction set.
+void measure_instruction_sets(int rounds) {
+  constexpr std::int64_t M = 168, columns = 512, depth = cpu::kDepthBlock;
+  std::vector<Buffer> keep;
+  const TensorView a = random_tensor(keep, {M, cpu::kRowStride}, "a");
+  const TensorView b = random_tensor(keep, {depth, columns}, "b");
+  const TensorView c = random_tensor(keep, {M, columns}, "c");
+  std::vector<Case> cases;
+  for (const cpu::Isa name : {cpu::Isa::avx512, cpu::Isa::avx2, cpu::Isa::portable}) {
+    const cpu::IsaKernels* isa = cpu::isa_kernels(name);
+    if (isa == nullptr) continue;
+    cases.push_back({isa->name,
+                     2.0 * M * columns * depth,
+                     [=] {
+                       isa->multiply_rows({.c = c.as<float>(),
+                                           .c_stride = columns,
+                                           .a = a.as<float>(),
+                                           .a_stride = cpu::kRowStride,
+                                           .b = b.as<float>(),
+                                           .b_stride = depth * cpu::kPanelColumns,
+                                           .rows = M,
+                                           .cols = columns,
+                                           .depth = depth,
+                                           .accumulate = false});
+                     },
+                     {}});
+  }
+  bench::run_interleaved(cases, rounds, bench::Clock::processor);
+  fmt::print("one thread, block {} x {} x {} in cache, GFLOP/s:", M, columns, depth);
+  for (const Case& k : cases) fmt::print("  {} {:.1f}", k.name, rate(k, k.median()));
+  fmt::print("\n");
+}
+
+// Decoding: few rows, a weight of 512 x 2048; and the cost of packing it.
+void measure_few_rows(const Context& ctx, int rounds) {
+  constexpr std::int64_t O = 2048;
+  std::vector<Buffer> keep;
+  const TensorView master = random_tensor(keep, {O, kWidth}, "w");
+  ops::WeightView w;
+  w.shape = master.shape;
+  keep.emplace_back(ops::weight_bytes(Device::cpu, DType::f32, w.shape), Device::cpu, "packed");
+  w.data = keep.back().data();
+  std::vector<Case> cases = {
+      {"packing", 0, [&] { ops::refresh_weight(ctx, {.out = w, .master = master}); }, {}}};
+  for (const std::int64_t rows : {1, 2, 4, 8}) {
+    const TensorView x = random_tensor(keep, {rows, kWidth}, "x");
+    const TensorView y = random_tensor(keep, {rows, O}, "y");
+    cases.push_back({fmt::format("{} rows", rows),
+                     0,
+                     [&ctx, w, x, y] { ops::linear_forward(ctx, {.y = y, .x = x, .w = w}); },
+                     {}});
+  }
+  bench::run_interleaved(cases, rounds, bench::Clock::processor);
+  fmt::print("one thread, linear {} -> {}, microseconds:", kWidth, O);
+  for (const Case& c : cases) fmt::print("  {} {:.1f}", c.name, c.median() * 1e6);
+  fmt::print("\n");
+}
+
 // GFLOP/s of one thread's best of three, measured by a process of its own: OpenBLAS chooses its
 // kernels when it is loaded. 0 when that fails.
 double sgemm_rate(const std::string& variables, const std::string& program) {
@@ -164,15 +223,17 @@ int main(int argc, char** argv) {
   flush_denormals();
   if (openblas_set_num_threads == nullptr)
     fmt::print("this BLAS cannot be told its number of threads\n");
-  fmt::print("grouped matmul, {} experts, d {}, instruction set {}, {} rounds\n", kExperts, kWidth,
-             cpu::native_kernels().name, rounds);
+  {
+    Scratch scratch;
+    measure_instruction_sets(rounds);
+    measure_few_rows({.scratch = &scratch}, rounds);
+  }
   fmt::print(
-      "GFLOP/s (median; one thread: of processor time) and share of sgemm 2048^3 in the same "
-      "rounds; "
-      "last column: best rounds\n");
-  fmt::print(
-      "threads  rows width     sgemm  forward        dx             dw             all three       "
-      "best\n");
+      "grouped matmul, {} experts, d {}, {}, {} rounds: GFLOP/s (median; one thread: of processor "
+      "time)\nand share of sgemm 2048^3 in the same rounds; last column: best rounds\n",
+      kExperts, kWidth, cpu::native_kernels().name, rounds);
+  fmt::print("threads  rows width     sgemm  {:15}{:15}{:15}{:16}{}\n", "forward", "dx", "dw",
+             "all three", "best");
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
   for (const int threads : {1, cores}) {
     if (openblas_set_num_threads != nullptr) openblas_set_num_threads(threads);
