@@ -91,6 +91,11 @@ ExitCode Run::execute() {
     return ExitCode::ok;
   }
   start_or_resume();
+  if (counters_.step >= config().train.train_iters) {
+    log::info("finished before: step {} of {}; raise train.train_iters to go on", counters_.step,
+              config().train.train_iters);
+    return ExitCode::ok;
+  }
   warm_up();
   print_plan();
   start_ = logged_ = Clock::now();
