@@ -44,7 +44,7 @@ std::span<const AttentionTask> plan_attention_backward(const Context& ctx, const
 
 // ---- tiles ------------------------------------------------------------------------------------
 
-inline constexpr std::int64_t kQueryBlock = 56;  // rows of a tile: four register tiles of 14
+inline constexpr std::int64_t kQueryBlock = 28;  // rows of a tile: two register tiles of 14
 inline constexpr std::int64_t kKeyBlock = 128;   // columns; part of the forward result's definition
 inline constexpr std::int64_t kKeySpan = 512;    // keys packed at a time
 inline constexpr std::int64_t kScoreFloats = kQueryBlock * kRowStride;  // of a tile of scores
