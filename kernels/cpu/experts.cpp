@@ -39,21 +39,26 @@ void expert_up_forward(const Context& ctx, const ops::ExpertUpForward& a) {
                                       .cols = F,
                                       .max_cols = 256,
                                       .min_cols = aligned ? 64 : F});
-  for_each_tile(ctx, tiles, [&](const Tile& t, float* workspace) {
+  const auto panels = [&](const Tile& t) {
+    return w.forward() + t.group * w.group_floats() + t.col_begin * w.in;
+  };
+  for_each_tile(ctx, tiles, [&](const Tile& t, const Tile* next, float* workspace) {
     const std::int64_t cols = t.col_end - t.col_begin;
     BlockMultiply m{.c = z + t.row_begin * 2 * F + t.col_begin,
                     .c_stride = 2 * F,
                     .a = x.from(t.row_begin),
-                    .panels = w.forward() + t.group * w.group_floats() + t.col_begin * w.in,
+                    .panels = panels(t),
                     .rows = t.row_end - t.row_begin,
                     .cols = aligned ? cols : 2 * F,
                     .depth = w.in};
-    multiply_block(isa, m, workspace);
     if (aligned) {
-      m.c += F;
-      m.panels += F * w.in;
-      multiply_block(isa, m, workspace);
+      m.second_c = m.c + F;
+      m.second_panels = m.panels + F * w.in;
     }
+    if (next != nullptr)
+      m.next =
+          next_multiply(x.from(next->row_begin), next->row_end - next->row_begin, panels(*next));
+    multiply_block(isa, m, workspace);
     for (std::int64_t r = t.row_begin; r < t.row_end; ++r) {
       const float* gate = z + r * 2 * F + t.col_begin;
       isa.swiglu(activation + r * F + t.col_begin, gate, gate + F, cols);
@@ -87,18 +92,23 @@ void expert_down_backward(const Context& ctx, const ops::ExpertDownBackward& a) 
       ctx, {.offsets = offsets, .cols = F, .max_cols = kDotColumns, .min_cols = kDotColumns});
   const std::int64_t pieces = (F + kDotColumns - 1) / kDotColumns;
   float* partial = ctx.scratch->allocate<float>(pieces * R);
-  for_each_tile(ctx, tiles, [&](const Tile& t, float* workspace) {
+  const auto panels = [&](const Tile& t) {
+    return w.backward() + t.group * w.group_floats() + t.col_begin * w.out;
+  };
+  for_each_tile(ctx, tiles, [&](const Tile& t, const Tile* next, float* workspace) {
     const std::int64_t col = t.col_begin;
     // h waits where dgate will be.
-    multiply_block(isa,
-                   {.c = dz + t.row_begin * 2 * F + col,
+    BlockMultiply m{.c = dz + t.row_begin * 2 * F + col,
                     .c_stride = 2 * F,
                     .a = dy.from(t.row_begin),
-                    .panels = w.backward() + t.group * w.group_floats() + col * w.out,
+                    .panels = panels(t),
                     .rows = t.row_end - t.row_begin,
                     .cols = t.col_end - col,
-                    .depth = w.out},
-                   workspace);
+                    .depth = w.out};
+    if (next != nullptr)
+      m.next =
+          next_multiply(dy.from(next->row_begin), next->row_end - next->row_begin, panels(*next));
+    multiply_block(isa, m, workspace);
     for (std::int64_t r = t.row_begin; r < t.row_end; ++r) {
       const std::int64_t at = r * 2 * F + col;
       partial[col / kDotColumns * R + r] =

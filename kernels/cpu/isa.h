@@ -14,8 +14,22 @@ inline constexpr std::int64_t kPanelColumns = 32;  // columns of a packed panel 
 inline constexpr std::int64_t kDepthBlock = 256;   // part of the summed dim multiplied at a time
 inline constexpr std::int64_t kRowStride = kDepthBlock + 16;  // floats between rows of a copied A
 
-// C (+)= A B for blocks that are already laid out: rows x cols outputs, depth products each.
-// accumulate: the chains start from C instead of 0.
+// Memory that the next block will read, requested a line at a time while this one is computed. Only
+// a hint.
+struct NextRows {
+  const float* data = nullptr;
+  std::int64_t stride = 0;
+  const std::int32_t* index = nullptr;  // row i is at data + (index ? index[i] : i) * stride
+  std::int64_t count = 0;
+  std::int64_t pieces = 1;  // KiB of each row
+};
+struct NextBlock {
+  NextRows a, b;
+  const float* panel = nullptr;  // the first of a packed B
+};
+
+// C (+)= A B for blocks that are already laid out: rows x cols outputs, depth products each
+// (multiply_rows: at most kDepthBlock). accumulate: the chains start from C instead of 0.
 struct TileBlock {
   float* c;
   std::int64_t c_stride;
@@ -25,6 +39,7 @@ struct TileBlock {
   std::int64_t b_stride;  // floats between panels of 32 columns
   std::int64_t rows, cols, depth;
   bool accumulate;
+  NextBlock next = {};
 };
 
 // One row of SwiGLU's backward pass: with a = silu(gate) up and da = weight * h,

@@ -81,189 +81,149 @@ void pack_panels_transposed(float* out, const Rows& w, std::int64_t depth, std::
 // ---- inside one task --------------------------------------------------------------------------
 
 namespace {
-constexpr std::int64_t kMaxTransposedRows = 256;
+constexpr std::int64_t kTransposedFloats = 256 * kDepthBlock;  // of packed B
 static_assert(kMaxTransposedRows <= kRowStride);
+
+std::int64_t kibs(std::int64_t floats) {
+  return (floats + 255) / 256;
+}
 }  // namespace
 
-std::int64_t block_workspace_floats() {
-  return std::max(kMaxBlockRows * kRowStride, kDepthBlock * (kRowStride + kPanelColumns));
+NextBlock next_multiply(const Rows& a, std::int64_t rows, const float* panels) {
+  return {
+      .a = {a.data, a.stride, a.index, std::min(kMaxBlockRows, rows)}, .b = {}, .panel = panels};
 }
+
+NextBlock next_transposed(const Rows& a, std::int64_t rows, const Rows& b, std::int64_t cols,
+                          std::int64_t depth) {
+  const std::int64_t count = std::min(kDepthBlock, depth);
+  return {.a = {a.data, a.stride, a.index, count, kibs(std::min(kMaxTransposedRows, rows))},
+          .b = {b.data, b.stride, b.index, count, kibs(cols)}};
+}
+
+std::int64_t block_workspace_floats() {
+  // Packed B: each panel one row longer than it is deep; at most 64 Ki columns of depth 1.
+  return std::max(kMaxBlockRows * kRowStride, kDepthBlock * kRowStride + 2 * kTransposedFloats);
+}
+
+namespace {
+
+// Copies rows x depth of A from its column k into the workspace.
+void copy_rows(float* workspace, const Rows& a, std::int64_t rows, std::int64_t k,
+               std::int64_t depth) {
+  if (depth == 0) return;
+  const auto bytes = static_cast<std::size_t>(depth) * sizeof(float);
+  for (std::int64_t i = 0; i < rows; ++i) std::memcpy(workspace + i * kRowStride, a[i] + k, bytes);
+}
+
+// The hint for the block that begins at row `row` and column k of A.
+NextBlock next_block(const BlockMultiply& m, std::int64_t row, std::int64_t k) {
+  if (k >= m.depth) row += kMaxBlockRows, k = 0;
+  if (row >= m.rows) return m.next;
+  Rows a = m.a.from(row);
+  a.data += k;
+  return next_multiply(a, m.rows - row, m.panels + k * kPanelColumns);
+}
+
+// Packs `cols` columns of B, depth rows, panel_stride floats apart. Row by row: memory likes that
+// better than panel by panel.
+void pack_rows(float* panels, std::int64_t panel_stride, const Rows& b, std::int64_t depth,
+               std::int64_t cols) {
+  const std::int64_t whole = cols / kPanelColumns * kPanelColumns;
+  for (std::int64_t k = 0; k < depth; ++k) {
+    const float* from = b[k];
+    float* to = panels + k * kPanelColumns;
+    for (std::int64_t col = 0; col < whole; col += kPanelColumns, to += panel_stride)
+      std::memcpy(to, from + col, kPanelColumns * sizeof(float));
+    if (whole < cols) std::fill(std::copy(from + whole, from + cols, to), to + kPanelColumns, 0.0F);
+  }
+}
+
+}  // namespace
 
 void multiply_block(const IsaKernels& isa, const BlockMultiply& m, float* workspace) {
   for (std::int64_t row = 0; row < m.rows; row += kMaxBlockRows) {
     const std::int64_t rows = std::min(kMaxBlockRows, m.rows - row);
-    const Rows a = m.a.from(row);
     // Depth 0 still has to write the zeros.
     for (std::int64_t k = 0; k == 0 || k < m.depth; k += kDepthBlock) {
-      const std::int64_t depth = std::min(kDepthBlock, m.depth - k);
-      const auto bytes = static_cast<std::size_t>(depth) * sizeof(float);
-      for (std::int64_t i = 0; i < rows; ++i)
-        std::memcpy(workspace + i * kRowStride, a[i] + k, bytes);
-      isa.multiply_rows({.c = m.c + row * m.c_stride,
-                         .c_stride = m.c_stride,
-                         .a = workspace,
-                         .a_stride = kRowStride,
-                         .b = m.panels + k * kPanelColumns,
-                         .b_stride = m.depth * kPanelColumns,
-                         .rows = rows,
-                         .cols = m.cols,
-                         .depth = depth,
-                         .accumulate = m.accumulate || k > 0});
-    }
-  }
-}
-
-void multiply_transposed_block(const IsaKernels& isa, const TransposedBlockMultiply& m,
-                               float* workspace) {
-  float* panel = workspace + kDepthBlock * kRowStride;
-  for (std::int64_t row = 0; row < m.rows; row += kMaxTransposedRows) {
-    const std::int64_t rows = std::min(kMaxTransposedRows, m.rows - row);
-    const auto bytes = static_cast<std::size_t>(rows) * sizeof(float);
-    for (std::int64_t k = 0; k == 0 || k < m.depth; k += kDepthBlock) {
-      const std::int64_t depth = std::min(kDepthBlock, m.depth - k);
-      const Rows a = m.a.from(k);
-      Rows b = m.b.from(k);
-      for (std::int64_t i = 0; i < depth; ++i)
-        std::memcpy(workspace + i * kRowStride, a[i] + row, bytes);
-      for (std::int64_t col = 0; col < m.cols; col += kPanelColumns, b.data += kPanelColumns) {
-        const std::int64_t cols = std::min(kPanelColumns, m.cols - col);
-        pack_panels(panel, b, depth, cols);
-        isa.multiply_columns({.c = m.c + row * m.c_stride + col,
-                              .c_stride = m.c_stride,
-                              .a = workspace,
-                              .a_stride = kRowStride,
-                              .b = panel,
-                              .b_stride = 0,
-                              .rows = rows,
-                              .cols = cols,
-                              .depth = depth,
-                              .accumulate = m.accumulate || k > 0});
+      TileBlock t{.c = m.c + row * m.c_stride,
+                  .c_stride = m.c_stride,
+                  .a = workspace,
+                  .a_stride = kRowStride,
+                  .b = m.panels + k * kPanelColumns,
+                  .b_stride = m.depth * kPanelColumns,
+                  .rows = rows,
+                  .cols = m.cols,
+                  .depth = std::min(kDepthBlock, m.depth - k),
+                  .accumulate = m.accumulate || k > 0};
+      copy_rows(workspace, m.a.from(row), rows, k, t.depth);
+      const NextBlock next = next_block(m, row, k + kDepthBlock);
+      if (m.second_c == nullptr) {
+        t.next = next;
+        isa.multiply_rows(t);
+        continue;
       }
+      t.next.panel = m.second_panels + k * kPanelColumns;
+      isa.multiply_rows(t);
+      t.next = next;
+      t.c = m.second_c + row * m.c_stride;
+      t.b = m.second_panels + k * kPanelColumns;
+      isa.multiply_rows(t);
     }
   }
 }
-
-// ---- over threads -----------------------------------------------------------------------------
 
 namespace {
 
-constexpr std::int64_t kMinTileRows = 28;
-
-std::int64_t pieces(std::int64_t n, std::int64_t most) {
-  return (n + most - 1) / most;
-}
-
-// How a plan's rectangles are cut; independent of results, so it may depend on the threads.
-struct Cut {
-  std::int64_t max_rows, col_step;
-};
-
-std::int64_t count_tiles(const TilePlan& plan, const Cut& cut) {
-  std::int64_t row_pieces = 0;
-  for (std::size_t g = 0; g + 1 < plan.offsets.size(); ++g)
-    row_pieces += pieces(plan.offsets[g + 1] - plan.offsets[g], cut.max_rows);
-  return row_pieces * pieces(plan.cols, cut.col_step);
-}
-
-std::int64_t column_step(const TilePlan& plan, std::int64_t max_cols) {
-  const std::int64_t even = pieces(plan.cols, pieces(plan.cols, max_cols));
-  return pieces(even, plan.min_cols) * plan.min_cols;
-}
-
-// Halves columns, then rows, until every thread has a few tiles to balance with.
-Cut choose_cut(const TilePlan& plan, int workers) {
-  Cut cut{plan.max_rows, column_step(plan, std::max(plan.max_cols, plan.min_cols))};
-  if (workers == 1) return cut;
-  while (count_tiles(plan, cut) < 4 * workers) {
-    if (cut.col_step > plan.min_cols) {
-      cut.col_step = column_step(plan, std::max(plan.min_cols, cut.col_step / 2));
-    } else if (cut.max_rows > kMinTileRows) {
-      cut.max_rows = std::max(kMinTileRows, cut.max_rows / 2);
-    } else {
-      break;
-    }
+// The hint during the block t at (row, col) and part k of the summed dim: the block that follows.
+NextBlock next_block(const TransposedBlockMultiply& m, const TileBlock& t, std::int64_t row,
+                     std::int64_t col, std::int64_t k) {
+  if (k + kDepthBlock < m.depth) {
+    k += kDepthBlock;
+  } else if (row + kMaxTransposedRows < m.rows) {
+    row += kMaxTransposedRows, k = 0;
+  } else if (col + t.cols < m.cols) {
+    col += t.cols, row = 0, k = 0;
+  } else {
+    return m.next;
   }
-  return cut;
+  Rows a = m.a.from(k), b = m.b.from(k);
+  a.data += row;
+  b.data += col;
+  return next_transposed(a, m.rows - row, b, std::min(t.cols, m.cols - col), m.depth - k);
 }
 
 }  // namespace
 
-std::span<const Tile> plan_tiles(const Context& ctx, const TilePlan& plan) {
-  if (plan.cols == 0) return {};
-  const Cut cut = choose_cut(plan, ctx.num_workers());
-  const std::int64_t count = count_tiles(plan, cut);
-  Tile* tiles = ctx.scratch->allocate<Tile>(count);
-  Tile* next = tiles;
-  for (std::size_t g = 0; g + 1 < plan.offsets.size(); ++g) {
-    const std::int64_t first = plan.offsets[g], rows = plan.offsets[g + 1] - first;
-    const std::int64_t cuts = pieces(rows, cut.max_rows);
-    for (std::int64_t col = 0; col < plan.cols && rows > 0; col += cut.col_step) {
-      for (std::int64_t i = 0; i < cuts; ++i) {
-        *next++ = {.group = static_cast<std::int32_t>(g),
-                   .row_begin = static_cast<std::int32_t>(first + rows * i / cuts),
-                   .row_end = static_cast<std::int32_t>(first + rows * (i + 1) / cuts),
-                   .col_begin = static_cast<std::int32_t>(col),
-                   .col_end = static_cast<std::int32_t>(std::min(plan.cols, col + cut.col_step))};
+void multiply_transposed_block(const IsaKernels& isa, const TransposedBlockMultiply& m,
+                               float* workspace) {
+  float* panels = workspace + kDepthBlock * kRowStride;
+  // As many columns as keep the packed part of B within 256 KiB.
+  const std::int64_t most_depth = std::clamp<std::int64_t>(m.depth, 1, kDepthBlock);
+  const std::int64_t max_cols = kTransposedFloats / most_depth / kPanelColumns * kPanelColumns;
+  for (std::int64_t col = 0; col < m.cols; col += max_cols) {
+    for (std::int64_t row = 0; row < m.rows; row += kMaxTransposedRows) {
+      for (std::int64_t k = 0; k == 0 || k < m.depth; k += kDepthBlock) {
+        const std::int64_t depth = std::min(kDepthBlock, m.depth - k);
+        Rows b = m.b.from(k);
+        b.data += col;
+        TileBlock t{.c = m.c + row * m.c_stride + col,
+                    .c_stride = m.c_stride,
+                    .a = workspace,
+                    .a_stride = kRowStride,
+                    .b = panels,
+                    .b_stride = (depth + 1) * kPanelColumns,
+                    .rows = std::min(kMaxTransposedRows, m.rows - row),
+                    .cols = std::min(max_cols, m.cols - col),
+                    .depth = depth,
+                    .accumulate = m.accumulate || k > 0};
+        t.next = next_block(m, t, row, col, k);
+        copy_rows(workspace, m.a.from(k), depth, row, t.rows);
+        pack_rows(panels, t.b_stride, b, depth, t.cols);
+        isa.multiply_columns(t);
       }
     }
   }
-  return {tiles, static_cast<std::size_t>(next - tiles)};
-}
-
-void for_each_tile(const Context& ctx, std::span<const Tile> tiles,
-                   const std::function<void(const Tile&, float*)>& task) {
-  const std::int64_t floats = block_workspace_floats();
-  float* workspaces = ctx.scratch->allocate<float>(floats * ctx.num_workers());
-  parallel_for(ctx, static_cast<std::int64_t>(tiles.size()), [&](std::int64_t i, int worker) {
-    task(tiles[static_cast<std::size_t>(i)], workspaces + worker * floats);
-  });
-}
-
-void multiply_grouped(const Context& ctx, const GroupedMultiply& m) {
-  const ScratchScope scope(ctx.scratch);
-  const IsaKernels& isa = native_kernels();
-  const auto tiles = plan_tiles(ctx, {.offsets = m.offsets, .cols = m.cols});
-  for_each_tile(ctx, tiles, [&](const Tile& t, float* workspace) {
-    multiply_block(isa,
-                   {.c = m.c + t.row_begin * m.cols + t.col_begin,
-                    .c_stride = m.cols,
-                    .a = m.a.from(t.row_begin),
-                    .panels = m.panels + t.group * m.group_floats + t.col_begin * m.depth,
-                    .rows = t.row_end - t.row_begin,
-                    .cols = t.col_end - t.col_begin,
-                    .depth = m.depth,
-                    .accumulate = m.accumulate},
-                   workspace);
-  });
-}
-
-void multiply_grouped_transposed(const Context& ctx, const GroupedTransposedMultiply& m) {
-  const ScratchScope scope(ctx.scratch);
-  const IsaKernels& isa = native_kernels();
-  // The tiles cut the outputs, of which every group has the same number.
-  auto* outputs = ctx.scratch->allocate<std::int32_t>(static_cast<std::int64_t>(m.offsets.size()));
-  for (std::size_t g = 0; g < m.offsets.size(); ++g)
-    outputs[g] = static_cast<std::int32_t>(static_cast<std::int64_t>(g) * m.rows);
-  const auto tiles = plan_tiles(ctx, {.offsets = {outputs, m.offsets.size()},
-                                      .cols = m.cols,
-                                      .max_rows = kMaxTransposedRows,
-                                      .max_cols = 1024});
-  for_each_tile(ctx, tiles, [&](const Tile& t, float* workspace) {
-    const std::int64_t first = m.offsets[static_cast<std::size_t>(t.group)];
-    Rows a = m.a.from(first), b = m.b.from(first);
-    a.data += t.row_begin - t.group * m.rows;
-    b.data += t.col_begin;
-    multiply_transposed_block(isa,
-                              {.c = m.c + t.row_begin * m.cols + t.col_begin,
-                               .c_stride = m.cols,
-                               .a = a,
-                               .b = b,
-                               .rows = t.row_end - t.row_begin,
-                               .cols = t.col_end - t.col_begin,
-                               .depth = m.offsets[static_cast<std::size_t>(t.group) + 1] - first,
-                               .accumulate = m.accumulate},
-                              workspace);
-  });
 }
 
 }  // namespace grist::cpu

@@ -55,10 +55,12 @@ PackedWeight packed_weight(const ops::WeightView& w);
 
 // Floats of workspace that multiply_block and multiply_transposed_block need; 64-byte aligned.
 std::int64_t block_workspace_floats();
-inline constexpr std::int64_t kMaxBlockRows = 168;
+inline constexpr std::int64_t kMaxBlockRows = 168;       // rows multiplied with a panel at a time
+inline constexpr std::int64_t kMaxTransposedRows = 256;  // in multiply_transposed_block
 
 // C = A B, or C += A B: A (rows, depth) as Rows, B packed `depth` deep, C (rows, cols) at c_stride.
-// Any sizes; the panels' first column is C's first column.
+// Any sizes; the panels' first column is C's first column. With two parts the same A also
+// multiplies the panels at second_panels into second_c (SwiGLU's gate and up).
 struct BlockMultiply {
   float* c = nullptr;
   std::int64_t c_stride = 0;
@@ -66,6 +68,9 @@ struct BlockMultiply {
   const float* panels = nullptr;
   std::int64_t rows = 0, cols = 0, depth = 0;
   bool accumulate = false;
+  float* second_c = nullptr;
+  const float* second_panels = nullptr;
+  NextBlock next = {};  // of the block that follows; a hint
 };
 void multiply_block(const IsaKernels& isa, const BlockMultiply& m, float* workspace);
 
@@ -77,9 +82,16 @@ struct TransposedBlockMultiply {
   Rows b;
   std::int64_t rows = 0, cols = 0, depth = 0;
   bool accumulate = false;
+  NextBlock next = {};  // of the block that follows; a hint
 };
 void multiply_transposed_block(const IsaKernels& isa, const TransposedBlockMultiply& m,
                                float* workspace);
+
+// Hints for `next`: the block that follows multiplies a's first `rows` rows with `panels`, or the
+// first `rows` columns of a with the first `cols` of b.
+NextBlock next_multiply(const Rows& a, std::int64_t rows, const float* panels);
+NextBlock next_transposed(const Rows& a, std::int64_t rows, const Rows& b, std::int64_t cols,
+                          std::int64_t depth);
 
 // ---- over threads -----------------------------------------------------------------------------
 
@@ -101,9 +113,10 @@ struct TilePlan {
 };
 // Allocated from ctx.scratch: the caller holds a ScratchScope.
 std::span<const Tile> plan_tiles(const Context& ctx, const TilePlan& plan);
-// task(tile, workspace), largest groups' tiles in order; one workspace a worker, from ctx.scratch.
+// task(tile, next, workspace): `next` is the tile that this worker will most likely do next, or
+// null. One workspace a worker, from ctx.scratch.
 void for_each_tile(const Context& ctx, std::span<const Tile> tiles,
-                   const std::function<void(const Tile&, float*)>& task);
+                   const std::function<void(const Tile&, const Tile*, float*)>& task);
 
 // Row r of group g: c[r] (+)= a[r] B_g, with B_g packed at panels + g * group_floats.
 struct GroupedMultiply {

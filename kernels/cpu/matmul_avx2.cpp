@@ -41,8 +41,8 @@ template <bool kDepthMajor> using Tiles = TileTable<kDepthMajor, 1, 2, 3, 4, 5, 
 
 extern const IsaKernels kAvx2Kernels;
 const IsaKernels kAvx2Kernels = {"avx2",
-                                 multiply_strips<Tiles<false>>,
-                                 multiply_strips<Tiles<true>>,
+                                 multiply_strips<false, Tiles<false>>,
+                                 multiply_strips<true, Tiles<true>>,
                                  exp_minus_row,
                                  max_row,
                                  sum_row,

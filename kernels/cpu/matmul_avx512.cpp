@@ -42,8 +42,8 @@ using Tiles = TileTable<kDepthMajor, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 
 
 extern const IsaKernels kAvx512Kernels;
 const IsaKernels kAvx512Kernels = {"avx512",
-                                   multiply_strips<Tiles<false>>,
-                                   multiply_strips<Tiles<true>>,
+                                   multiply_strips<false, Tiles<false>>,
+                                   multiply_strips<true, Tiles<true>>,
                                    exp_minus_row,
                                    max_row,
                                    sum_row,

@@ -70,8 +70,8 @@ template <bool kDepthMajor> using Tiles = TileTable<kDepthMajor, 1, 2, 3, 4, 5, 
 
 extern const IsaKernels kPortableKernels;
 const IsaKernels kPortableKernels = {"portable",
-                                     multiply_strips<Tiles<false>>,
-                                     multiply_strips<Tiles<true>>,
+                                     multiply_strips<false, Tiles<false>>,
+                                     multiply_strips<true, Tiles<true>>,
                                      exp_minus_row,
                                      max_row,
                                      sum_row,

@@ -7,8 +7,8 @@
 
 namespace grist::cpu {
 
-// y = exp(x - shift). At most 2 units in the last place off; 0 below e^-87.3 (and at -infinity),
-// infinity above e^88.72, NaN for NaN. The softmax step: exp_minus, then sum_of.
+// y = exp(x - shift). At most 2 units in the last place off; 0 where x - shift < -87.3 (-infinity
+// too), infinity above 88.72, NaN for NaN. The softmax step: exp_minus, then sum_of.
 inline void exp_minus(float* y, const float* x, float shift, std::int64_t n) {
   native_kernels().exp_minus(y, x, shift, n);
 }

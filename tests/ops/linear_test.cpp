@@ -229,6 +229,42 @@ TEST(LinearBits, InstructionSetsAgree) {
   }
 }
 
+// More rows and columns than one pass of the workspace takes; one product each, so exact.
+TEST(LinearBits, BlocksMayExceedTheWorkspace) {
+  const cpu::IsaKernels& isa = cpu::native_kernels();
+  constexpr std::int64_t M = 300, N = 66000;
+  const Floats a = normals(M, "a"), b = normals(N, "b");
+  Floats panels(count(cpu::panel_floats(1, N))), c(count(M * N)), ct(count(M * N));
+  cpu::pack_panels(panels.data(), {b.data(), N}, 1, N);
+  Floats workspace(count(cpu::block_workspace_floats()));
+
+  cpu::multiply_block(isa,
+                      {.c = c.data(),
+                       .c_stride = N,
+                       .a = {a.data(), 1},
+                       .panels = panels.data(),
+                       .rows = M,
+                       .cols = N,
+                       .depth = 1},
+                      workspace.data());
+  cpu::multiply_transposed_block(isa,
+                                 {.c = ct.data(),
+                                  .c_stride = N,
+                                  .a = {a.data(), M},
+                                  .b = {b.data(), N},
+                                  .rows = M,
+                                  .cols = N,
+                                  .depth = 1},
+                                 workspace.data());
+
+  for (std::int64_t m = 0; m < M; m += 7) {
+    for (std::int64_t n = 0; n < N; n += 3) {
+      ASSERT_EQ(c[count(m * N + n)], a[count(m)] * b[count(n)]) << m << ", " << n;
+      ASSERT_EQ(ct[count(m * N + n)], a[count(m)] * b[count(n)]) << m << ", " << n;
+    }
+  }
+}
+
 TEST(LinearEdges, ZeroRows) {
   constexpr std::int64_t I = 7, O = 5;
   CpuContext ctx;
