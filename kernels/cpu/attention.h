@@ -114,4 +114,10 @@ struct ScoreMultiply {
 };
 void multiply_scores(const ScoreMultiply& m, const ScoreTile& tile);
 
+// Largest value and sum of each row of a tile of scores, over cols columns, a multiple of 16. Lanes
+// of sixteen rows are turned so that the rows' trees are walked together; bits as vector_math.h's.
+// A NaN may hide from the maximum, not from the sum.
+void row_maxima(float* out, const float* scores, std::int64_t rows, std::int64_t cols);
+void row_sums(float* out, const float* scores, std::int64_t rows, std::int64_t cols);
+
 }  // namespace grist::cpu
