@@ -29,13 +29,14 @@ struct ForwardSpace {  // of one worker
   float* q;            // scaled copy of the query block
   float* p;            // tile: scores, then exp(scores - running max)
   float* correction;   // a row: exp(old max - new max)
+  float* rows;         // a row: the tile's maximum, then its sum
 };
 
 class ForwardTask {
  public:
-  ForwardTask(const ops::AttentionForward& a, float* row_sums, const AttentionTask& t,
+  ForwardTask(const ops::AttentionForward& a, float* totals, const AttentionTask& t,
               const ForwardSpace& w)
-      : a_(a), t_(t), w_(w), isa_(native_kernels()), row_sums_(row_sums), Dh_(a.q.shape[2]) {}
+      : a_(a), t_(t), w_(w), isa_(native_kernels()), totals_(totals), Dh_(a.q.shape[2]) {}
 
   void run() {
     const std::int64_t H = a_.q.shape[1];
@@ -52,7 +53,7 @@ class ForwardTask {
   }
 
  private:
-  // The running max lives in lse until a row is finished, the running sum in row_sums.
+  // The running max lives in lse until a row is finished, the running sum in totals.
   std::int64_t row_of(std::int64_t i, std::int64_t h) const {
     return (t_.first_query + i) * a_.q.shape[1] + h;
   }
@@ -62,7 +63,7 @@ class ForwardTask {
   void start(std::int64_t h, std::int64_t i, std::int64_t rows) {
     for (std::int64_t r = i; r < i + rows; ++r) {
       a_.lse.as<float>()[row_of(r, h)] = -kInfinity;
-      row_sums_[row_of(r, h)] = 0.0F;
+      totals_[row_of(r, h)] = 0.0F;
       if (t_.visible(i + rows - 1) == 0)
         std::fill_n(a_.o.as<float>() + row_of(r, h) * Dh_, Dh_, 0.0F);
     }
@@ -104,36 +105,39 @@ class ForwardTask {
 
   // One block's step of the online softmax, for every row of the tile.
   void softmax(std::int64_t h, const ScoreTile& tile) {
-    auto* maxima = a_.lse.as<float>();
+    const std::int64_t width = tile.width();
     for (std::int64_t r = 0; r < tile.rows; ++r) {
       float* p = w_.p + r * kRowStride;
-      const std::int64_t seen = tile.seen(t_, r);
+      std::fill(p + tile.seen(t_, r), p + width, -kInfinity);
+    }
+    row_maxima(w_.rows, w_.p, tile.rows, width);
+    const std::int64_t H = a_.q.shape[1];
+    auto* maxima = a_.lse.as<float>() + row_of(tile.query, h);
+    for (std::int64_t r = 0; r < tile.rows; ++r) {
+      float* p = w_.p + r * kRowStride;
       w_.correction[r] = 0.0F;  // exponent: no change
-      if (seen == 0) {
-        std::fill_n(p, tile.width(), 0.0F);
+      if (tile.seen(t_, r) == 0) {
+        std::fill_n(p, width, 0.0F);
         continue;
       }
-      std::fill(p + seen, p + tile.width(), -kInfinity);
-      const std::int64_t row = row_of(tile.query + r, h);
-      const float before = maxima[row];
-      const float block = isa_.max_of(p, tile.width());
-      const float now = block > before ? block : before;
-      isa_.exp_minus(p, p, now, tile.width());
+      const float before = maxima[r * H];
+      const float now = w_.rows[r] > before ? w_.rows[r] : before;
+      isa_.exp_minus(p, p, now, width);
       if (now != before) w_.correction[r] = before - now;
-      maxima[row] = now;
+      maxima[r * H] = now;
     }
     isa_.exp_minus(w_.correction, w_.correction, 0.0F, tile.rows);
-    for (std::int64_t r = 0; r < tile.rows; ++r) {
-      float& total = row_sums_[row_of(tile.query + r, h)];
-      total = total * w_.correction[r] + isa_.sum_of(w_.p + r * kRowStride, tile.width());
-    }
+    row_sums(w_.rows, w_.p, tile.rows, width);
+    float* sums = totals_ + row_of(tile.query, h);
+    for (std::int64_t r = 0; r < tile.rows; ++r)
+      sums[r * H] = sums[r * H] * w_.correction[r] + w_.rows[r];
   }
 
   void finish(std::int64_t h, std::int64_t i, std::int64_t rows) {
     for (std::int64_t r = std::max<std::int64_t>(0, first_seeing(i)); r < rows; ++r) {
       const std::int64_t row = row_of(i + r, h);
-      scale_row(a_.o.as<float>() + row * Dh_, 1.0F / row_sums_[row], Dh_);
-      a_.lse.as<float>()[row] += std::log(row_sums_[row]);
+      scale_row(a_.o.as<float>() + row * Dh_, 1.0F / totals_[row], Dh_);
+      a_.lse.as<float>()[row] += std::log(totals_[row]);
     }
   }
 
@@ -144,7 +148,7 @@ class ForwardTask {
   const AttentionTask& t_;
   const ForwardSpace& w_;
   const IsaKernels& isa_;
-  float* row_sums_;
+  float* totals_;
   std::int64_t Dh_;
 };
 
@@ -156,17 +160,18 @@ void attention_forward(const Context& ctx, const ops::AttentionForward& a) {
   const auto floats = [&](std::int64_t n) { return ctx.scratch->allocate<float>(n); };
   const auto tasks = plan_attention_forward(
       ctx, {a.cu_seqlens_q, a.cu_seqlens_k, a.q.shape[0], a.k.shape[0], a.k.shape[1]});
-  auto* row_sums = floats(a.lse.numel());
+  auto* totals = floats(a.lse.numel());
   auto* spaces = ctx.scratch->allocate<ForwardSpace>(ctx.num_workers());
   for (int w = 0; w < ctx.num_workers(); ++w) {
     spaces[w] = {.k_columns = floats(panel_floats(Dh, kKeySpan)),
                  .v_rows = floats(block_offset(kKeySpan, Dh)),
                  .q = floats(copied_floats(Dh)),
                  .p = floats(kScoreFloats),
-                 .correction = floats(kQueryBlock)};
+                 .correction = floats(kQueryBlock),
+                 .rows = floats(kQueryBlock)};
   }
   parallel_for(ctx, static_cast<std::int64_t>(tasks.size()), [&](std::int64_t i, int worker) {
-    ForwardTask(a, row_sums, tasks[static_cast<std::size_t>(i)], spaces[worker]).run();
+    ForwardTask(a, totals, tasks[static_cast<std::size_t>(i)], spaces[worker]).run();
   });
 }
 

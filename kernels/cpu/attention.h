@@ -44,7 +44,7 @@ std::span<const AttentionTask> plan_attention_backward(const Context& ctx, const
 
 // ---- tiles ------------------------------------------------------------------------------------
 
-inline constexpr std::int64_t kQueryBlock = 56;  // rows of a tile: four register tiles of 14
+inline constexpr std::int64_t kQueryBlock = 28;  // rows of a tile: two register tiles of 14
 inline constexpr std::int64_t kKeyBlock = 128;   // columns; part of the forward result's definition
 inline constexpr std::int64_t kKeySpan = 512;    // keys packed at a time
 inline constexpr std::int64_t kScoreFloats = kQueryBlock * kRowStride;  // of a tile of scores
@@ -113,5 +113,11 @@ struct ScoreMultiply {
   std::int64_t span_begin, Dh;
 };
 void multiply_scores(const ScoreMultiply& m, const ScoreTile& tile);
+
+// Largest value and sum of each row of a tile of scores, over cols columns, a multiple of 16. Lanes
+// of sixteen rows are turned so that the rows' trees are walked together; bits as vector_math.h's.
+// A NaN may hide from the maximum, not from the sum.
+void row_maxima(float* out, const float* scores, std::int64_t rows, std::int64_t cols);
+void row_sums(float* out, const float* scores, std::int64_t rows, std::int64_t cols);
 
 }  // namespace grist::cpu

@@ -30,6 +30,14 @@ template <int W> GRIST_INLINE void exchange(Lanes* x) {
   }
 }
 
+// Transposes sixteen rows' lanes: afterwards x[i] holds lane i of every row.
+GRIST_INLINE void transpose_lanes(Lanes* x) {
+  exchange<8>(x);
+  exchange<4>(x);
+  exchange<2>(x);
+  exchange<1>(x);
+}
+
 // out[k * 32 + j] = x[j][k] for j < 16, k < depth; rows from `rows` on count as 0. At most 16 x 16.
 GRIST_CLONES void transpose(float* out, const Head<const float>& x, std::int64_t rows,
                             std::int64_t depth) {
@@ -43,10 +51,7 @@ GRIST_CLONES void transpose(float* out, const Head<const float>& x, std::int64_t
       if (j < rows) load(block[j], x[j], depth);
     }
   }
-  exchange<8>(block);
-  exchange<4>(block);
-  exchange<2>(block);
-  exchange<1>(block);
+  transpose_lanes(block);
   if (depth >= 16) {
 #pragma GCC unroll 16
     for (int k = 0; k < 16; ++k) store(out + k * kPanelColumns, block[k]);
@@ -56,6 +61,49 @@ GRIST_CLONES void transpose(float* out, const Head<const float>& x, std::int64_t
 }
 
 }  // namespace
+
+GRIST_CLONES void row_maxima(float* out, const float* scores, std::int64_t rows,
+                             std::int64_t cols) {
+  for (std::int64_t first = 0; first < rows; first += kLanes) {
+    Lanes lanes[kLanes];
+    for (std::int64_t j = 0; j < kLanes; ++j) {
+      const float* row = scores + std::min(first + j, rows - 1) * kRowStride;
+      Lanes best;
+      load(best, row);
+      for (std::int64_t c = kLanes; c < cols; c += kLanes) {
+        Lanes x;
+        load(x, row + c);
+        best = x > best ? x : best;
+      }
+      lanes[j] = best;
+    }
+    transpose_lanes(lanes);
+    for (int width = 8; width > 0; width /= 2)
+      for (int i = 0; i < width; ++i)
+        lanes[i] = lanes[i + width] > lanes[i] ? lanes[i + width] : lanes[i];
+    store(out + first, lanes[0], rows - first);
+  }
+}
+
+GRIST_CLONES void row_sums(float* out, const float* scores, std::int64_t rows, std::int64_t cols) {
+  for (std::int64_t first = 0; first < rows; first += kLanes) {
+    Lanes lanes[kLanes];
+    for (std::int64_t j = 0; j < kLanes; ++j) {
+      const float* row = scores + std::min(first + j, rows - 1) * kRowStride;
+      Lanes total{};
+      for (std::int64_t c = 0; c < cols; c += kLanes) {
+        Lanes x;
+        load(x, row + c);
+        total += x;
+      }
+      lanes[j] = total;
+    }
+    transpose_lanes(lanes);
+    for (int width = 8; width > 0; width /= 2)
+      for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+    store(out + first, lanes[0], rows - first);
+  }
+}
 
 std::int64_t copied_floats(std::int64_t Dh) {
   return (Dh + kDepthBlock - 1) / kDepthBlock * kScoreFloats;

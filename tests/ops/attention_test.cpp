@@ -170,16 +170,17 @@ TEST_P(Attention, MatchesNaiveSoftmax) {
 
 INSTANTIATE_TEST_SUITE_P(
     Shapes, Attention,
-    ::testing::Values(Case{{}, {}, 1, 1, 8},                       // no documents
-                      Case{{0}, {0}, 2, 1, 8},                     // an empty one
-                      Case{{1}, {1}, 1, 1, 1},                     // one of everything
-                      Case{{5}, {5}, 1, 1, 16},                    // shorter than a block
-                      Case{{64, 65, 63}, {64, 65, 63}, 2, 2, 32},  // block edges
+    ::testing::Values(Case{{}, {}, 1, 1, 8},     // no documents
+                      Case{{0}, {0}, 2, 1, 8},   // an empty one
+                      Case{{1}, {1}, 1, 1, 1},   // one of everything
+                      Case{{5}, {5}, 1, 1, 16},  // shorter than a block
+                      Case{{28, 29, 27, 57}, {28, 29, 27, 57}, 2, 2, 32},
+                      Case{{127, 128, 129}, {127, 128, 129}, 2, 2, 16},  // block edges
                       Case{{130, 1, 0, 77, 1}, {130, 1, 0, 77, 1}, 4, 2, 24},
                       Case{{33, 0, 200}, {33, 0, 200}, 4, 1, 40},  // GQA 4
                       Case{{300}, {300}, 1, 1, 64}, Case{{97}, {97}, 2, 1, 128},
                       Case{{20, 9}, {600, 9}, 2, 1, 272},  // heads deeper than 256
-
+                      Case{{600}, {600}, 2, 1, 16},        // more keys than are packed at a time
                       Case{{1, 1, 1}, {70, 1, 200}, 4, 2, 32},  // decoding
                       Case{{7, 40}, {100, 40}, 2, 1, 48},       // a chunk after a cache
                       Case{{3, 0}, {0, 5}, 2, 2, 8},            // no keys; no queries
@@ -241,7 +242,7 @@ TEST(AttentionBits, DoNotDependOnNeighbours) {
   EXPECT_EQ(alone.dk, part(all.dk, 70, 201));
   EXPECT_EQ(alone.dv, part(all.dv, 70, 201));
 
-  for (const std::int32_t i : {0, 63, 64, 130}) {
+  for (const std::int32_t i : {0, 27, 28, 127, 128, 130}) {
     Trial decode(Case{{1}, {i + 1}, H, H, Dh});
     decode.q = part(all.q, 70 + i, 71 + i);
     decode.k = part(all.k, 70, 71 + i);
