@@ -162,6 +162,7 @@ TEST(Tokenizer, HashChangesWithEverythingThatDecidesIds) {
   EXPECT_NE(hash(with("model.ignore_merges", "true")), base);
   EXPECT_NE(hash(with("pre_tokenizer.add_prefix_space", "true")), base);
   EXPECT_NE(hash(with("pre_tokenizer.use_regex", "false")), base);
+  EXPECT_NE(hash(with("normalizer", R"({"type": "NFC"})")), base);
   EXPECT_NE(hash(added(R"({"id": 1200, "content": "<x>", "normalized": false})")), base);
   Json j = small_json();
   Json model = j.at("model");
@@ -245,8 +246,9 @@ TEST(Tokenizer, RefusesWhatItCannotHonourByFieldName) {
       {"model", "null", "model"},
       {"truncation", R"({"max_length": 512})", "truncation"},
       {"padding", R"({"strategy": "BatchLongest"})", "padding"},
-      {"normalizer", R"({"type": "NFC"})", "normalizer: \"NFC\""},
-      {"normalizer", R"({"type": "Sequence", "normalizers": [{"type": "NFC"}]})", "normalizer"},
+      {"normalizer", R"({"type": "NFKC"})", "normalizer.type: \"NFKC\""},
+      {"normalizer", R"({"type": "Sequence", "normalizers": [{"type": "Lowercase"}]})",
+       "normalizer.normalizers[0].type"},
       {"pre_tokenizer", "null", "pre_tokenizer"},
       {"pre_tokenizer", R"({"type": "Whitespace"})", "pre_tokenizer"},
       {"pre_tokenizer", R"({"type": "Sequence", "pretokenizers": []})", "pretokenizers"},
@@ -303,11 +305,11 @@ TEST(Tokenizer, RefusesVocabulariesThatLackAByte) {
 }
 
 TEST(Tokenizer, AcceptsPostProcessorsThatOnlyAddTokensAround) {
-  const Tokenizer tokenizer = Tokenizer::parse(
-      with(
-          "post_processor",
-          R"({"type": "Sequence", "processors": [{"type": "ByteLevel"}, {"type": "TemplateProcessing"}]})"),
-      "t");
+  const Tokenizer tokenizer =
+      Tokenizer::parse(with("post_processor",
+                            R"({"type": "Sequence", "processors": [{"type": "ByteLevel"},
+                                                      {"type": "TemplateProcessing"}]})"),
+                       "t");
   EXPECT_EQ(Encoder(tokenizer).encode("!"), Ids{1});
 }
 
