@@ -1,6 +1,6 @@
 #pragma once
 // The text of the tokenizer goldens, generated as scripts/make_tokenizer_golden.py does, and small
-// helpers that several tokenizer tests need.
+// functions that several tokenizer tests need.
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
