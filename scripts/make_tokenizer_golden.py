@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Writes tests/golden/tokenizer/{small.json,parity.txt}: what PyPI `tokenizers` makes of generated text.
+"""Writes tests/golden/tokenizer/{small.json,parity.txt}: PyPI `tokenizers` on generated text.
 
-tests/data/tokenizer/parity_text.h generates the same text from the same snippets and compares hashes of the ids, chunk
-by chunk. Run by hand:
-    pip install tokenizers && python scripts/make_tokenizer_golden.py ../shared/data/gpt2/tokenizer.json
+tests/data/tokenizer/parity_text.h generates the same text from the same snippets and compares
+hashes of the ids, chunk by chunk. Run by hand:
+    pip install tokenizers
+    python scripts/make_tokenizer_golden.py ../shared/data/gpt2/tokenizer.json
 """
 
 import copy
@@ -86,7 +87,8 @@ def text_of(data):
 
 
 def byte_level(add_prefix_space, use_regex):
-    return {"type": "ByteLevel", "add_prefix_space": add_prefix_space, "trim_offsets": True, "use_regex": use_regex}
+    flags = {"add_prefix_space": add_prefix_space, "trim_offsets": True, "use_regex": use_regex}
+    return {"type": "ByteLevel", **flags}
 
 
 def split(pattern):
@@ -115,7 +117,7 @@ def train(snippets):
 
 def variants(small):
     """The tokenizers that tests/data/tokenizer/parity_test.cpp builds from small.json, by name."""
-    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    flags = dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized", "special"], False)
     added = [
         {"content": " été", "normalized": True},
         {"content": "zq-x", "single_word": True, "normalized": True},
@@ -130,12 +132,17 @@ def variants(small):
         "prefix": byte_level(True, True),
         "llama3": sequence(split({"Regex": LLAMA3}), byte_level(False, False)),
         "qwen2": sequence(split({"Regex": LLAMA3.replace("{1,3}", "")}), byte_level(False, False)),
-        "literal": sequence(split({"String": "'s"}), split({"Regex": r"[A-Z]+(?=[a-z])|\s+"}), byte_level(True, True)),
+        "literal": sequence(
+            split({"String": "'s"}), split({"Regex": r"[A-Z]+(?=[a-z])|\s+"}), byte_level(True, True)
+        ),
     }
+    stages["nfc"] = stages["qwen2"]
     for name, stage in stages.items():
         v = copy.deepcopy(small)
         v["pre_tokenizer"] = stage
         v["model"]["ignore_merges"] = name == "llama3"
+        if name == "nfc":
+            v["normalizer"] = {"type": "NFC"}
         if name != "plain":
             v["added_tokens"] += added
         yield name, Tokenizer.from_str(json.dumps(v))
@@ -146,7 +153,8 @@ def main():
     small = train(snippets)
     (FOLDER / "small.json").write_text(small + "\n")
     chunks = [chunk(snippets, i) for i in range(GPT2_CHUNKS)]
-    lines = [f"# PyPI tokenizers {tokenizers.__version__}: name, chunk, hash of its bytes, number of ids, hash of ids"]
+    columns = "name, chunk, hash of its bytes, number of ids, hash of ids"
+    lines = [f"# PyPI tokenizers {tokenizers.__version__}: {columns}"]
 
     def add(name, tok, count):
         for i in range(count):

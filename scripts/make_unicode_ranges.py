@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Writes src/data/tokenizer/unicode_ranges.h: the character classes of the pre-tokenizer patterns.
 
-Letters, numbers and white space are asked of PyPI `tokenizers` itself (its regex engine decides what \\p{L} is), so
-that a word is cut where that library cuts it whatever Unicode version the system's PCRE2 knows; likewise the word characters that
-single_word of added tokens looks at. Run by hand:
+Letters, numbers and white space are asked of PyPI `tokenizers` itself (its regex engine decides
+what \\p{L} is), so that a word is cut where that library cuts it whatever Unicode version the
+system's PCRE2 knows; likewise the word characters that single_word of added tokens looks at.
+Run by hand:
     pip install tokenizers && python scripts/make_unicode_ranges.py
 """
 

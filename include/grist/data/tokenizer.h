@@ -2,7 +2,8 @@
 // Text to token ids and back, from a Hugging Face tokenizer.json with byte-level BPE (GPT-2,
 // Llama-3, Qwen2, cl100k style). The ids equal those of PyPI `tokenizers` with
 // add_special_tokens=False: nothing is put before or after the text. What cannot be honoured is
-// refused at load with the file and the field.
+// refused at load with the file and the field. decode(encode(text)) is `text`, in NFC if the file
+// asks for that normalizer, and less the spaces that added tokens with lstrip or rstrip take along.
 //
 // Malformed UTF-8 is never an error and never silent: each maximal malformed part becomes U+FFFD,
 // exactly as Python's bytes.decode("utf-8", errors="replace") does, and is counted.

@@ -81,10 +81,12 @@ bool MergeLearner::comes_later(const Candidate& a, const Candidate& b) const {
   if (a.count != b.count) return a.count < b.count;
   const Pair& p = pairs_[a.pair];
   const Pair& q = pairs_[b.pair];
-  return key_of(p.left, p.right) > key_of(q.left, q.right);
+  if (a.pair != b.pair) return key_of(p.left, p.right) > key_of(q.left, q.right);
+  return a.sequence > b.sequence;
 }
 
 void MergeLearner::push(Candidate c) {
+  c.sequence = pushed_++;
   heap_.push_back(std::move(c));
   std::push_heap(heap_.begin(), heap_.end(),
                  [this](const Candidate& a, const Candidate& b) { return comes_later(a, b); });
@@ -103,7 +105,7 @@ void MergeLearner::queue_touched() {
     Pair& p = pairs_[id];
     std::vector<std::uint32_t> where = std::move(p.where);
     p.where.clear();
-    if (p.count > 0) push({p.count, id, std::move(where)});
+    if (p.count > 0) push({.count = p.count, .pair = id, .where = std::move(where)});
   }
   touched_.clear();
 }

@@ -39,8 +39,9 @@ class MergeLearner {
   };
   struct Candidate {
     std::int64_t count = 0;
-    std::uint32_t pair = 0;  // in pairs_
-    std::vector<std::uint32_t> where;
+    std::uint32_t pair = 0;      // in pairs_
+    std::uint64_t sequence = 0;  // of push(): decides between two entries of one pair
+    std::vector<std::uint32_t> where{};
   };
 
   Pair& change(std::int32_t left, std::int32_t right, std::int64_t by);
@@ -58,6 +59,7 @@ class MergeLearner {
   std::unordered_map<std::uint64_t, std::uint32_t> pair_ids_;
   std::vector<std::uint32_t> touched_;  // pairs with a `where`
   std::vector<Candidate> heap_;
+  std::uint64_t pushed_ = 0;
   std::vector<std::string> spelling_;
   TokenMap ids_;
   std::vector<Merge> merges_;

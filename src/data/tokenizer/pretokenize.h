@@ -50,7 +50,8 @@ class Cutter {
 // The patterns above by hand; null for any other. `classes` must outlive the cutter.
 std::unique_ptr<const Cutter> make_scanner(std::string_view pattern,
                                            const unicode::Classes& classes);
-// Any pattern, on PCRE2 with JIT: matches and what lies between them are pieces. Throws
+// Any pattern, on PCRE2 with JIT: matches and what lies between them are pieces. Classes such as
+// \p{Lu} are those of the Unicode version that the system's PCRE2 knows. Throws
 // Error{bad_data} "<where>: ..." for a pattern that PCRE2 refuses or that it would read otherwise
 // than the engine of PyPI tokenizers does.
 std::unique_ptr<const Cutter> make_regex_cutter(std::string_view pattern, std::string_view where);

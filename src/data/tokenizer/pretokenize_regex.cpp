@@ -11,8 +11,8 @@ namespace grist {
 namespace {
 
 // PCRE2's \s has U+180E, Oniguruma's has not.
-constexpr std::string_view kSpaceSet =
-    R"(\x{9}-\x{d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
+constexpr std::string_view kSpaceSet = R"(\x{9}-\x{d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a})"
+                                       R"(\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
 constexpr std::size_t kJitStackBytes = 8U << 20U;
 
 struct Free {

@@ -113,6 +113,10 @@ struct Encoder::State {
       : model(m), options(o), prefixed(m.stages.size()) {}
 
   void encode_plain(std::string_view text) {
+    if (model.nfc && !model.nfc->surely_normal(text)) {
+      model.nfc->normalize(text, normalized);
+      text = normalized;
+    }
     if (model.normalized_added.empty()) return encode_stage(0, text);
     model.normalized_added.split(
         text, model.classes, options.special_as_text,
@@ -167,6 +171,7 @@ struct Encoder::State {
   EncodeOptions options;
   std::vector<std::string> prefixed;  // by stage: text with a space put in front
   std::string repaired;
+  std::string normalized;
   std::uint64_t replaced = 0;
   PieceCache cache;
   BpeScratch bpe;

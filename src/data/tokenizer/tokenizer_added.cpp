@@ -4,10 +4,10 @@
 
 namespace grist {
 
-void AddedTokenMatcher::add(const AddedToken& token) {
+void AddedTokenMatcher::add(const AddedToken& token, std::string_view pattern) {
   std::uint32_t at = 0;
-  for (std::size_t i = 0; i < token.content.size(); ++i) {
-    const auto c = static_cast<unsigned char>(token.content[i]);
+  for (std::size_t i = 0; i < pattern.size(); ++i) {
+    const auto c = static_cast<unsigned char>(pattern[i]);
     auto& children = nodes_[at].children;
     const auto found =
         std::find_if(children.begin(), children.end(), [c](const auto& k) { return k.first == c; });

@@ -31,8 +31,8 @@ class AddedTokenMatcher {
   static constexpr std::size_t npos = std::string_view::npos;
 
   AddedTokenMatcher() { first_.fill(0); }
-  // Refers to the token: it must stay where it is.
-  void add(const AddedToken& token);
+  // Finds `token` where the text reads `pattern`. Refers to the token: it must stay where it is.
+  void add(const AddedToken& token, std::string_view pattern);
   bool empty() const { return nodes_.size() == 1; }
 
   // Calls on_text(part) and on_token(id) in the order of the text.

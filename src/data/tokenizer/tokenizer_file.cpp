@@ -217,11 +217,16 @@ void read_pretokenizer(const Field& f, bool last, TokenizerDefinition& d) {
   }
 }
 
-void check_normalizer(const Field& f) {
+void read_normalizer(const Field& f, TokenizerDefinition& d) {
   if (f.is_null()) return;
   const std::string& type = f["type"].string();
-  if (type == "Sequence" && f["normalizers"].size() == 0) return;
-  f.refuse("\"{}\" is not supported: grist trains on the text as it is; set it to null", type);
+  if (type == "Sequence") {
+    const Field list = f["normalizers"];
+    for (std::size_t i = 0; i < list.size(); ++i) read_normalizer(list.element(i), d);
+    return;
+  }
+  if (type != "NFC") f["type"].refuse("\"{}\" is not supported; NFC or null is", type);
+  d.nfc = true;
 }
 
 // Only tokens put around a text are at stake here, and Encoder adds none
@@ -257,7 +262,7 @@ TokenizerDefinition parse_tokenizer(std::string_view json, std::string_view wher
   TokenMap ids;
   read_model(root["model"], d, ids);
   read_added(root["added_tokens"], ids, d);
-  check_normalizer(root["normalizer"]);
+  read_normalizer(root["normalizer"], d);
   read_pretokenizer(root["pre_tokenizer"], true, d);
   check_post_processor(root["post_processor"]);
   check_decoder(root["decoder"]);

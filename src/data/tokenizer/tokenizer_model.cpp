@@ -42,6 +42,7 @@ std::uint64_t fingerprint(const TokenizerDefinition& d) {
     add_number(h, s.add_prefix_space ? 1 : 0);
   }
   add_number(h, d.ignore_merges ? 1 : 0);
+  add_number(h, d.nfc ? 1 : 0);
   return h.digest();
 }
 
@@ -49,6 +50,7 @@ std::uint64_t fingerprint(const TokenizerDefinition& d) {
 
 TokenizerModel::TokenizerModel(TokenizerDefinition parsed, std::string_view where)
     : definition(std::move(parsed)), merges(definition.merges) {
+  if (definition.nfc) nfc = std::make_unique<unicode::Nfc>();
   add_model_tokens(where);
   add_added_tokens();
   for (const PretokenizerStage& stage : definition.stages) {
@@ -95,7 +97,13 @@ void TokenizerModel::add_added_tokens() {
     bytes[id] = t.content;
     present[id] = 1;
     id_by_spelling.insert_or_assign(t.content, t.id);
-    (t.normalized ? normalized_added : raw_added).add(t);
+    if (!t.normalized) {
+      raw_added.add(t, t.content);
+      continue;
+    }
+    std::string pattern = t.content;
+    if (nfc) nfc->normalize(t.content, pattern);
+    normalized_added.add(t, pattern);
   }
 }
 

@@ -13,6 +13,7 @@
 #include "pretokenize.h"
 #include "tokenizer_added.h"
 #include "unicode.h"
+#include "unicode_nfc.h"
 
 namespace grist {
 
@@ -31,6 +32,7 @@ struct TokenizerDefinition {
   std::vector<AddedToken> added;                     // by id
   std::vector<PretokenizerStage> stages;
   bool ignore_merges = false;
+  bool nfc = false;  // normalise text to NFC first
 };
 
 // Throws Error{bad_data} naming `where` and the field.
@@ -60,9 +62,10 @@ struct TokenizerModel {
   std::vector<std::string> bytes;            // by id: what a token decodes to
   std::vector<char> present;                 // by id
   TokenMap id_by_spelling;
-  TokenMap id_by_bytes;                // only with ignore_merges: tokens of the model
-  AddedTokenMatcher raw_added;         // matched first
-  AddedTokenMatcher normalized_added;  // matched in what is left ("normalized": true)
+  TokenMap id_by_bytes;                     // only with ignore_merges: tokens of the model
+  AddedTokenMatcher raw_added;              // matched first
+  AddedTokenMatcher normalized_added;       // matched in what is left ("normalized": true)
+  std::unique_ptr<const unicode::Nfc> nfc;  // null: text is taken as it is
   std::vector<Stage> stages;
   std::optional<std::int32_t> eos;
   std::uint64_t hash = 0;

@@ -62,7 +62,8 @@ Json parse_json(const std::string& text) {
 std::string variant(const std::string& name, bool old_merges) {
   Json j = Json::parse(read_text(golden_folder() / "small.json"), "small.json");
   static constexpr const char* kLlama3 =
-      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+)";
+      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3})"
+      R"(| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+)";
   const auto split = [](const std::string& pattern) {
     return R"({"type": "Split", "pattern": )" + pattern +
            R"(, "behavior": "Isolated", "invert": false}, )";
@@ -76,13 +77,14 @@ std::string variant(const std::string& name, bool old_merges) {
   std::string llama3 = kLlama3;
   std::string stage = sequence("", "false", "true");
   if (name == "prefix") stage = sequence("", "true", "true");
-  if (name == "qwen2") llama3.erase(llama3.find("{1,3}"), 5);
-  if (name == "llama3" || name == "qwen2")
+  if (name == "qwen2" || name == "nfc") llama3.erase(llama3.find("{1,3}"), 5);
+  if (name == "llama3" || name == "qwen2" || name == "nfc")
     stage = sequence(split(R"({"Regex": ")" + llama3 + R"("})"), "false", "false");
   if (name == "literal")
     stage = sequence(split(R"({"String": "'s"})") + split(R"({"Regex": "[A-Z]+(?=[a-z])|\\s+"})"),
                      "true", "true");
   j.set("pre_tokenizer", parse_json(stage));
+  if (name == "nfc") j.set("normalizer", parse_json(R"({"type": "NFC"})"));
   Json model = j.at("model");
   model.set("ignore_merges", name == "llama3");
   if (old_merges) {
@@ -133,7 +135,7 @@ TEST_P(SmallParity, IdsEqualTheOracleInBothEncodingsOfMerges) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Variants, SmallParity,
-                         ::testing::Values("plain", "prefix", "llama3", "qwen2", "literal"),
+                         ::testing::Values("plain", "prefix", "llama3", "qwen2", "literal", "nfc"),
                          [](const auto& c) { return std::string(c.param); });
 
 }  // namespace

@@ -1,6 +1,6 @@
 #pragma once
 // The text of the tokenizer goldens, generated as scripts/make_tokenizer_golden.py does, and small
-// helpers that several tokenizer tests need.
+// functions that several tokenizer tests need.
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
@@ -91,7 +91,7 @@ class ParityText {
     static constexpr std::string_view kContractions[] = {
         "'s", "'S", "'ll", "'LL", "'\u017f", "'re", "'Ve", "'d", "'m", "'T", "''", "'"};
     static constexpr std::string_view kSpecials[] = {"<|endoftext|>", "<|endoftext",  " <x> ",
-                                                     "<x>y\n ",       "zq-x",          "xzq-x",
+                                                     "<x>y\n ",       "zq-x",         "xzq-x",
                                                      " ~'~ ",         "\u00e9t\u00e9"};
     static constexpr std::string_view kRepeated = "a= -*\n.0";
     const std::uint32_t kind = r.below(16);

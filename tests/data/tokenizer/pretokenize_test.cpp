@@ -10,6 +10,7 @@
 #include "grist/core/error.h"
 #include "parity_text.h"
 #include "unicode.h"
+#include "unicode_nfc.h"
 
 namespace grist::test {
 namespace {
@@ -206,6 +207,34 @@ TEST(Utf8, RepairReplacesMaximalPartsAsPythonDoes) {
     EXPECT_EQ(unicode::valid_prefix(bytes, 0) == bytes.size(), marks == 0);
     EXPECT_EQ(unicode::valid_prefix(got, 0), got.size());
   }
+}
+
+TEST(Nfc, ComposesAsTheStandardSays) {
+  const unicode::Nfc nfc;
+  const std::vector<std::array<std::string, 2>> cases = {
+      {"e\u0301", "\u00e9"},
+      {"A\u030A", "\u00c5"},
+      {"\u212B", "\u00c5"},                     // a singleton
+      {"a\u0323\u0302", "\u1ead"},              // two marks
+      {"a\u0302\u0323", "\u1ead"},              // in the wrong order
+      {"a\u0302\u0301\u0323", "\u1ead\u0301"},  // one is left over
+      {"q\u0302\u0323", "q\u0323\u0302"},       // reordered only
+      {"a\u0304\u0304", "\u0101\u0304"},        // the second is blocked
+      {"\u0301e", "\u0301e"},                   // nothing before it
+      {"\u0958", "\u0915\u093c"},               // excluded from composition
+      {"\u1100\u1161", "\uac00"},               // Hangul: leading + vowel
+      {"\u1100\u1161\u11a8", "\uac01"},         // + trailing
+      {"\uac00\u11a8", "\uac01"},
+      {"\uac01\u11a8", "\uac01\u11a8"},
+      {"\U0001D15E", "\U0001D157\U0001D165"},
+  };
+  for (const auto& [text, want] : cases) {
+    std::string got;
+    nfc.normalize(text, got);
+    EXPECT_EQ(got, want);
+    EXPECT_TRUE(text == want || !nfc.surely_normal(text)) << want;
+  }
+  EXPECT_TRUE(nfc.surely_normal("plain, \u00e9t\u00e9, \u6c34\u8eca, \U0001F600, \uac01"));
 }
 
 TEST(ByteAlphabet, IsABijectionOverPrintableCharacters) {

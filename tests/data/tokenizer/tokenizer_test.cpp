@@ -162,6 +162,7 @@ TEST(Tokenizer, HashChangesWithEverythingThatDecidesIds) {
   EXPECT_NE(hash(with("model.ignore_merges", "true")), base);
   EXPECT_NE(hash(with("pre_tokenizer.add_prefix_space", "true")), base);
   EXPECT_NE(hash(with("pre_tokenizer.use_regex", "false")), base);
+  EXPECT_NE(hash(with("normalizer", R"({"type": "NFC"})")), base);
   EXPECT_NE(hash(added(R"({"id": 1200, "content": "<x>", "normalized": false})")), base);
   Json j = small_json();
   Json model = j.at("model");
@@ -219,61 +220,63 @@ struct BadFile {
   const char* says;   // the error's text has this
 };
 
+constexpr BadFile kBadFiles[] = {
+    {"model.type", R"("WordPiece")", "model.type"},
+    {"model.dropout", "0.1", "model.dropout"},
+    {"model.continuing_subword_prefix", R"("##")", "model.continuing_subword_prefix"},
+    {"model.end_of_word_suffix", R"("</w>")", "model.end_of_word_suffix"},
+    {"model.byte_fallback", "true", "model.byte_fallback"},
+    {"model.byte_fallback", "3", "model.byte_fallback: must be true or false"},
+    {"model.vocab", "null", "model.vocab"},
+    {"model.vocab", "{}", "model.vocab"},
+    {"model.vocab", R"({"a": 0, "b": 0})", "is also the id of"},
+    {"model.vocab", R"({"a": -1})", "model.vocab[\"a\"]"},
+    {"model.vocab", R"({"a": 1.5})", "model.vocab[\"a\"]"},
+    {"model.vocab", R"({"a": 9000000})", "far beyond"},
+    {"model.vocab", R"({"": 0})", "must not be empty"},
+    {"model.vocab", R"({"a": 0})", "model.merges[0]"},
+    {"model.merges", "7", "model.merges"},
+    {"model.merges", R"(["a b c"])", "model.merges[0]"},
+    {"model.merges", R"(["ab"])", "model.merges[0]"},
+    {"model.merges", R"([["a"]])", "model.merges[0]"},
+    {"model.merges", R"([["a", "\u6c34"]])", "is not in model.vocab"},
+    {"model.merges", R"([["q", "\u0137"]])", "is not in model.vocab"},
+    {"model.merges", R"([["a", 1]])", "model.merges[0][1]"},
+    {"model", "null", "model"},
+    {"truncation", R"({"max_length": 512})", "truncation"},
+    {"padding", R"({"strategy": "BatchLongest"})", "padding"},
+    {"normalizer", R"({"type": "NFKC"})", "normalizer.type: \"NFKC\""},
+    {"normalizer", R"({"type": "Sequence", "normalizers": [{"type": "Lowercase"}]})",
+     "normalizer.normalizers[0].type"},
+    {"pre_tokenizer", "null", "pre_tokenizer"},
+    {"pre_tokenizer", R"({"type": "Whitespace"})", "pre_tokenizer"},
+    {"pre_tokenizer", R"({"type": "Sequence", "pretokenizers": []})", "pretokenizers"},
+    {"pre_tokenizer",
+     R"({"type": "Sequence", "pretokenizers": [{"type": "ByteLevel"}, {"type": "ByteLevel"}]})",
+     "pretokenizers[0]"},
+    {"pre_tokenizer",
+     R"({"type": "Sequence", "pretokenizers": [{"type": "Split", "pattern": {"Regex": "("},
+         "behavior": "Isolated", "invert": false}, {"type": "ByteLevel"}]})",
+     "not a valid pattern"},
+    {"pre_tokenizer",
+     R"({"type": "Sequence", "pretokenizers": [{"type": "Split", "pattern": {"Regex": "a"},
+         "behavior": "Removed", "invert": false}, {"type": "ByteLevel"}]})",
+     "behavior"},
+    {"post_processor", R"({"type": "RobertaProcessing"})", "post_processor.type"},
+    {"decoder", "null", "decoder"},
+    {"decoder", R"({"type": "Metaspace"})", "decoder.type"},
+    {"added_tokens", "3", "added_tokens"},
+    {"added_tokens", "[3]", "added_tokens[0]"},
+    {"added_tokens", R"([{"id": 0, "content": ""}])", "added_tokens[0].content"},
+    {"added_tokens", R"([{"id": 5, "content": "<|endoftext|>"}])", "added_tokens[0].id"},
+    {"added_tokens", R"([{"id": 5, "content": "<x>"}])", "added_tokens[0].id"},
+    {"added_tokens", R"([{"id": 1300, "content": "<x>"}])", "added_tokens[0].id"},
+    {"added_tokens", R"([{"id": 1200, "content": "<x>"}, {"id": 1201, "content": "<x>"}])",
+     "already added"},
+};
+
 TEST(Tokenizer, RefusesWhatItCannotHonourByFieldName) {
-  const BadFile cases[] = {
-      {"model.type", R"("WordPiece")", "model.type"},
-      {"model.dropout", "0.1", "model.dropout"},
-      {"model.continuing_subword_prefix", R"("##")", "model.continuing_subword_prefix"},
-      {"model.end_of_word_suffix", R"("</w>")", "model.end_of_word_suffix"},
-      {"model.byte_fallback", "true", "model.byte_fallback"},
-      {"model.byte_fallback", "3", "model.byte_fallback: must be true or false"},
-      {"model.vocab", "null", "model.vocab"},
-      {"model.vocab", "{}", "model.vocab"},
-      {"model.vocab", R"({"a": 0, "b": 0})", "is also the id of"},
-      {"model.vocab", R"({"a": -1})", "model.vocab[\"a\"]"},
-      {"model.vocab", R"({"a": 1.5})", "model.vocab[\"a\"]"},
-      {"model.vocab", R"({"a": 9000000})", "far beyond"},
-      {"model.vocab", R"({"": 0})", "must not be empty"},
-      {"model.vocab", R"({"a": 0})", "model.merges[0]"},
-      {"model.merges", "7", "model.merges"},
-      {"model.merges", R"(["a b c"])", "model.merges[0]"},
-      {"model.merges", R"(["ab"])", "model.merges[0]"},
-      {"model.merges", R"([["a"]])", "model.merges[0]"},
-      {"model.merges", R"([["a", "\u6c34"]])", "is not in model.vocab"},
-      {"model.merges", R"([["q", "\u0137"]])", "is not in model.vocab"},
-      {"model.merges", R"([["a", 1]])", "model.merges[0][1]"},
-      {"model", "null", "model"},
-      {"truncation", R"({"max_length": 512})", "truncation"},
-      {"padding", R"({"strategy": "BatchLongest"})", "padding"},
-      {"normalizer", R"({"type": "NFC"})", "normalizer: \"NFC\""},
-      {"normalizer", R"({"type": "Sequence", "normalizers": [{"type": "NFC"}]})", "normalizer"},
-      {"pre_tokenizer", "null", "pre_tokenizer"},
-      {"pre_tokenizer", R"({"type": "Whitespace"})", "pre_tokenizer"},
-      {"pre_tokenizer", R"({"type": "Sequence", "pretokenizers": []})", "pretokenizers"},
-      {"pre_tokenizer",
-       R"({"type": "Sequence", "pretokenizers": [{"type": "ByteLevel"}, {"type": "ByteLevel"}]})",
-       "pretokenizers[0]"},
-      {"pre_tokenizer",
-       R"({"type": "Sequence", "pretokenizers": [{"type": "Split", "pattern": {"Regex": "("},
-           "behavior": "Isolated", "invert": false}, {"type": "ByteLevel"}]})",
-       "not a valid pattern"},
-      {"pre_tokenizer",
-       R"({"type": "Sequence", "pretokenizers": [{"type": "Split", "pattern": {"Regex": "a"},
-           "behavior": "Removed", "invert": false}, {"type": "ByteLevel"}]})",
-       "behavior"},
-      {"post_processor", R"({"type": "RobertaProcessing"})", "post_processor.type"},
-      {"decoder", "null", "decoder"},
-      {"decoder", R"({"type": "Metaspace"})", "decoder.type"},
-      {"added_tokens", "3", "added_tokens"},
-      {"added_tokens", "[3]", "added_tokens[0]"},
-      {"added_tokens", R"([{"id": 0, "content": ""}])", "added_tokens[0].content"},
-      {"added_tokens", R"([{"id": 5, "content": "<|endoftext|>"}])", "added_tokens[0].id"},
-      {"added_tokens", R"([{"id": 5, "content": "<x>"}])", "added_tokens[0].id"},
-      {"added_tokens", R"([{"id": 1300, "content": "<x>"}])", "added_tokens[0].id"},
-      {"added_tokens", R"([{"id": 1200, "content": "<x>"}, {"id": 1201, "content": "<x>"}])",
-       "already added"},
-  };
-  for (const BadFile& bad : cases) {
+  for (const BadFile& bad : kBadFiles) {
     try {
       Tokenizer::parse(with(bad.path, bad.value), "dir/tokenizer.json");
       ADD_FAILURE() << bad.path << " = " << bad.value << " was accepted";
@@ -303,11 +306,11 @@ TEST(Tokenizer, RefusesVocabulariesThatLackAByte) {
 }
 
 TEST(Tokenizer, AcceptsPostProcessorsThatOnlyAddTokensAround) {
-  const Tokenizer tokenizer = Tokenizer::parse(
-      with(
-          "post_processor",
-          R"({"type": "Sequence", "processors": [{"type": "ByteLevel"}, {"type": "TemplateProcessing"}]})"),
-      "t");
+  const Tokenizer tokenizer =
+      Tokenizer::parse(with("post_processor",
+                            R"({"type": "Sequence", "processors": [{"type": "ByteLevel"},
+                                                      {"type": "TemplateProcessing"}]})"),
+                       "t");
   EXPECT_EQ(Encoder(tokenizer).encode("!"), Ids{1});
 }
 
