@@ -245,7 +245,6 @@ PrepareSummary prepare(const PrepareOptions& options) {
   summary.input_bytes = pipeline.total_input_bytes();
   summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (options.progress) progress.finish(summary.input_bytes);
-  if (summary.bad.count > 0) log::warn("left out {}", summary.bad.summary());
   return summary;
 }
 

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <bit>
+#include <cerrno>
 #include <cstring>
 #include <limits>
 
@@ -59,13 +60,15 @@ Json info_json(const TokenFileInfo& info) {
 }
 
 // Takes the lock before cutting the file, so that a second process cannot spoil the first one's
-// work. The inode is compared because the first one may have renamed its file away meanwhile.
+// work. The inode is compared because the first one may have renamed its file away meanwhile. A
+// file system without locks (some Lustre mounts) is written without.
 File lock_aside(const std::filesystem::path& aside) {
   File file = File::open_append(aside);
   struct stat ours {};
   struct stat there {};
-  if (::flock(file.fd(), LOCK_EX | LOCK_NB) != 0 || ::fstat(file.fd(), &ours) != 0 ||
-      ::stat(aside.c_str(), &there) != 0 || ours.st_ino != there.st_ino) {
+  const bool held = ::flock(file.fd(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  if (held || ::fstat(file.fd(), &ours) != 0 || ::stat(aside.c_str(), &there) != 0 ||
+      ours.st_ino != there.st_ino) {
     fail(ExitCode::cannot_create, "{}: another process is writing this output", aside.string());
   }
   file.truncate(0);

@@ -25,28 +25,33 @@ TEST(BatchLoader, GivesTheBatchesThatAreAskedFor) {
   BatchLoader loader(stream, 3);
   Batch want;
 
-  // In order, repeated, skipped, without a next, and a next that is not asked for.
-  const std::vector<std::pair<std::int64_t, std::int64_t>> calls = {
-      {0, 3}, {3, 6}, {3, 6}, {6, -1}, {9, 12}, {30, 33}, {33, 36}};
-  for (const auto& [first, next] : calls) {
-    const Batch& got = loader.get(first, next);
-    stream.batch(first, 3, want);
-    EXPECT_EQ(got.ids, want.ids) << first;
-    EXPECT_EQ(got.targets, want.targets) << first;
-    EXPECT_EQ(got.cu_seqlens, want.cu_seqlens) << first;
+  // In order, repeated, skipped, growing, without a next, and a next that is not asked for.
+  const std::vector<std::pair<SampleRange, SampleRange>> calls = {
+      {{0, 6}, {6, 6}}, {{6, 6}, {12, 6}},  {{6, 6}, {12, 6}},  {{12, 9}, {21, 9}},
+      {{21, 9}, {}},    {{30, 9}, {39, 9}}, {{90, 3}, {93, 3}}, {{93, 3}, {96, 3}}};
+  for (const auto& [now, next] : calls) {
+    const std::vector<Batch>& got = loader.get(now, next);
+    ASSERT_EQ(static_cast<std::int64_t>(got.size()), now.count / 3);
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      stream.batch(now.first + static_cast<std::int64_t>(i) * 3, 3, want);
+      EXPECT_EQ(got[i].ids, want.ids) << now.first;
+      EXPECT_EQ(got[i].targets, want.targets) << now.first;
+      EXPECT_EQ(got[i].cu_seqlens, want.cu_seqlens) << now.first;
+    }
   }
 }
 
 TEST(BatchLoader, AnErrorComesWithItsBatch) {
-  BatchLoader loader([](std::int64_t first, Batch& batch) {
-    if (first == 2) fail(ExitCode::bad_data, "batch 2 is bad");
-    batch.num_targets = first;
+  BatchLoader loader([](const SampleRange& range, std::vector<Batch>& batches) {
+    if (range.first == 2) fail(ExitCode::bad_data, "batch 2 is bad");
+    batches.resize(1);
+    batches[0].num_targets = range.first;
   });
 
-  EXPECT_EQ(loader.get(1, 2).num_targets, 1);
-  EXPECT_TRUE(throws(ExitCode::bad_data, "batch 2", [&] { loader.get(2, 3); }));
-  EXPECT_EQ(loader.get(3, 2).num_targets, 3);
-  EXPECT_EQ(loader.get(4, -1).num_targets, 4);  // an error that nobody asked for is dropped
+  EXPECT_EQ(loader.get({1, 1}, {2, 1})[0].num_targets, 1);
+  EXPECT_TRUE(throws(ExitCode::bad_data, "batch 2", [&] { loader.get({2, 1}, {3, 1}); }));
+  EXPECT_EQ(loader.get({3, 1}, {2, 1})[0].num_targets, 3);
+  EXPECT_EQ(loader.get({4, 1}, {})[0].num_targets, 4);  // an error nobody asked for is dropped
 }
 
 TEST(BatchLoader, ManyThreadsMayReadOneStream) {

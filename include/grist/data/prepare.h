@@ -52,7 +52,7 @@ struct PrepareSummary {
   std::string line() const;  // for people
 };
 
-// Lines that are skipped are named in a warning. Throws Error; whatever happens before the end, no
+// Naming the skipped lines is left to the caller. Throws Error; whatever happens before the end, no
 // output appears and none is replaced. A stop signal is Error{preempted}.
 PrepareSummary prepare(const PrepareOptions& options);
 
