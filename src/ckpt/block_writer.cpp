@@ -11,8 +11,9 @@ BlockWriter::BlockWriter(const Manifest& m, FileRecord record, std::unique_ptr<S
                          Buffers& buffers)
     : manifest_(m), record_(std::move(record)), file_(std::move(file)), buffers_(buffers) {
   for (const Buffer& b : buffers)
-    GRIST_CHECK(b.size() == m.block_bytes, "buffer of {} bytes, blocks of {}", b.size(),
-                m.block_bytes);
+    GRIST_CHECK(b.size() == m.block_bytes || b.size() >= record_.bytes,
+                "buffer of {} bytes, blocks of {}, file of {}", b.size(), m.block_bytes,
+                record_.bytes);
   record_.sums.clear();
 }
 

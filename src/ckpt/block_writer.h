@@ -15,7 +15,7 @@ namespace grist::ckpt {
 
 class BlockWriter {
  public:
-  using Buffers = std::array<Buffer, 2>;  // each of one block
+  using Buffers = std::array<Buffer, 2>;  // each of one block, or of the whole file if smaller
   // m and buffers must outlive the writer. Writers may share buffers if only one is between its
   // first append() and finish().
   BlockWriter(const Manifest& m, FileRecord record, std::unique_ptr<StorageFile> file,

@@ -106,7 +106,8 @@ std::vector<StepInfo> list_steps(const fs::path& folder) {
   std::vector<StepInfo> steps;
   for (const std::string& name : names_in(folder)) {
     const std::int64_t step = parse_step_name(name);
-    if (step >= 0 && fs::is_directory(folder / name))
+    std::error_code ignored;
+    if (step >= 0 && fs::is_directory(folder / name, ignored))
       steps.push_back({.step = step, .folder = folder / name});
   }
   std::sort(steps.begin(), steps.end(),
@@ -134,7 +135,7 @@ CheckpointFolder::CheckpointFolder(fs::path folder, std::string uuid,
                                    const CheckpointOptions& options)
     : folder_(std::move(folder)),
       uuid_(std::move(uuid)),
-      storage_(options.storage == nullptr ? &disk_ : options.storage),
+      storage_(options.storage),
       block_bytes_(options.block_bytes) {
   GRIST_CHECK(is_plain_file_name(uuid_), "uuid \"{}\"", uuid_);
 }
@@ -158,18 +159,18 @@ int CheckpointFolder::prune(std::int64_t keep, VerifyDepth depth) {
   try {
     for (const fs::path& victim : victims) {
       const fs::path del = victim.string() + ".del";
-      if (fs::exists(del) && !remove_quietly(*storage_, del)) continue;
-      storage_->rename(victim, del);
+      if (fs::exists(del) && !remove_quietly(storage(), del)) continue;
+      storage().rename(victim, del);
       renamed.push_back(del);
     }
     // Only now may content go: a half-deleted step must never be found under its own name.
-    if (!renamed.empty()) storage_->sync_directory(folder_);
+    if (!renamed.empty()) storage().sync_directory(folder_);
   } catch (const Error& e) {
     log::warn("old checkpoints could not be removed: {}", e.what());
     return 0;
   }
   int removed = 0;
-  for (const fs::path& del : renamed) removed += remove_quietly(*storage_, del) ? 1 : 0;
+  for (const fs::path& del : renamed) removed += remove_quietly(storage(), del) ? 1 : 0;
   return removed;
 }
 
@@ -178,13 +179,13 @@ int CheckpointFolder::sweep() {
   for (const std::string& name : names_in(folder_)) {
     if (!is_leftover(name)) continue;
     const fs::path path = folder_ / name;
-    if (recover(*storage_, path)) continue;
+    if (recover(storage(), path)) continue;
     FolderLock lock;
     if (fs::is_directory(fs::symlink_status(path))) {
       lock = FolderLock(path);
       if (!lock.held()) continue;  // a live process writes there
     }
-    removed += remove_quietly(*storage_, path) ? 1 : 0;
+    removed += remove_quietly(storage(), path) ? 1 : 0;
   }
   return removed;
 }

@@ -31,7 +31,7 @@ void check_slice(const TensorSlice& s) {
 
 StepWriter::StepWriter(CheckpointFolder& folder, const SaveRequest& request)
     : folder_(folder),
-      storage_(*folder.storage_),
+      storage_(folder.storage()),
       request_(request),
       final_(folder.folder_ / step_name(request.step)) {
   GRIST_CHECK(request.step >= 0, "step {}", request.step);
@@ -87,7 +87,10 @@ void StepWriter::plan() {
   }
   for (FileRecord& f : manifest_.files)
     f.sums.resize((f.bytes + manifest_.block_bytes - 1) / manifest_.block_bytes);
-  for (Buffer& b : buffers_) b = Buffer(manifest_.block_bytes, Device::cpu, "checkpoint block");
+  std::uint64_t largest = 0;
+  for (const FileRecord& f : manifest_.files) largest = std::max(largest, f.bytes);
+  for (Buffer& b : buffers_)
+    b = Buffer(std::min(manifest_.block_bytes, largest), Device::cpu, "checkpoint block");
 }
 
 // Every tensor's slices, over all shards, must tile it: a hole would be found only at load.

@@ -240,6 +240,16 @@ TEST(Checkpoint, AStepOfAnotherRunIsNotOverwritten) {
   EXPECT_EQ(loaded_step(temp / "c"), 1);
 }
 
+TEST(Checkpoint, AMovedFolderStillWrites) {
+  const TempFolder temp;
+  CheckpointFolder made(temp / "c", kRun);
+  save_step(made, 1);
+  std::vector<CheckpointFolder> kept;
+  kept.push_back(std::move(made));
+  save_step(kept[0], 2);
+  EXPECT_EQ(loaded_step(temp / "c"), 2);
+}
+
 TEST(Checkpoint, PruneKeepsTheNewestGoodSteps) {
   const TempFolder temp;
   CheckpointFolder folder(temp / "c", kRun);

@@ -90,10 +90,12 @@ class CheckpointFolder {
 
  private:
   friend class StepWriter;
+  Storage& storage() { return storage_ == nullptr ? disk_ : *storage_; }
+
   std::filesystem::path folder_;
   std::string uuid_;
   DiskStorage disk_;
-  Storage* storage_;
+  Storage* storage_;  // null: disk_
   std::uint64_t block_bytes_;
   std::int64_t attempt_ = 0;  // part of the names aside; never used twice
 };
