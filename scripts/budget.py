@@ -79,7 +79,7 @@ def parameters(header):
 def check_cpp(path, lines, longest):
     shown = path.relative_to(ROOT)
     for start, length, header in functions(lines):
-        is_test = re.match(r"(TEST|TEST_F|TEST_P|TYPED_TEST|BENCHMARK)\w*\(", header)
+        is_test = re.match(r"(TEST|TYPED_TEST|INSTANTIATE|BENCHMARK)\w*\(", header)
         limit = FUNCTION_LINES
         if is_test or "__global__" in header:
             limit = TEST_LINES if is_test else KERNEL_LINES

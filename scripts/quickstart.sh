@@ -67,9 +67,8 @@ build() {
 }
 
 prepare() { # prepare PART
-  rm -f "$data/$1.bin" "$data/$1.idx"
   "$grist" prepare --input "$data/$1.jsonl" --tokenizer "$data/tokenizer.json" \
-    --output "$data/$1"
+    --output "$data/$1" --overwrite
 }
 
 mkdir -p build
@@ -78,15 +77,17 @@ quiet "build" build
 shown "corpus" python3 scripts/corpus/fetch_public_domain.py --output "$data"
 make_file "$data/tokenizer.json" "$data/train.jsonl" -- "tokenizer: byte-level BPE of 4096" \
   "$grist" tokenizer train --input "$data/train.jsonl" --vocab-size 4096 \
-  --output "$data/tokenizer.json"
+  --output "$data"
 for part in train validation; do
   make_file "$data/$part.idx" "$data/$part.jsonl" "$data/tokenizer.json" -- \
     "tokens of the $part text" prepare "$part"
 done
 # The whole held-out text at each validation: the comparison below charges for all of it.
-shown "training ($config)" "$grist" train "$config" --set train.eval_iters=0
+shown "training ($config)" "$grist" train "$config" --set train.eval_iters=0 \
+  --set train.eval_interval=200
 shown "loss curve" python3 scripts/plot_loss.py "$run"
-shown "sample" "$grist" generate "$run" --prompt "It was a fine morning" --max-tokens 120
+shown "sample" "$grist" generate "$run" --prompt "It was a fine morning" \
+  --max-tokens 120 --temperature 0.8 --seed 1
 shown "compression" python3 scripts/compare_compression.py "$run" "$data/validation.jsonl" \
   "$data/validation"
 echo "quickstart: done in $SECONDS s; the run is in $run"

@@ -22,7 +22,7 @@ for i, name in enumerate(sorted(filter(None, sys.stdin.read().split("\0")))):
 ' "$folder/"
 
 "$grist" tokenizer train --input "$folder/train.jsonl" --vocab-size 1024 \
-  --output "$folder/tokenizer.json"
+  --output "$folder"
 for part in train validation; do
   "$grist" prepare --input "$folder/$part.jsonl" --tokenizer "$folder/tokenizer.json" \
     --output "$folder/$part"
