@@ -37,6 +37,41 @@ void append(const TensorView& cache, std::int64_t length, const TensorView& rows
 
 }  // namespace
 
+Residual Decoder::run_layers(const Context& ctx, Activations& act, const AttentionInput& in) {
+  const ModelConfig& c = model_.config();
+  const std::int64_t n = act.tokens(), total = length_ + n;
+  const auto scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.head_dim)));
+  Residual residual;
+  for (std::size_t i = 0; i < act.layers.size(); ++i) {
+    LayerActivations& a = act.layers[i];
+    const LayerRun run{ctx, c, model_.parameters().layers[i], a, act.work, n};
+    input_norm(run, residual);
+    project_qkv(run, in);
+    append(caches_[i].k, length_, a.k);
+    append(caches_[i].v, length_, a.v);
+    ops::attention_forward(ctx, {.o = a.o,
+                                 .lse = a.lse,
+                                 .q = a.q,
+                                 .k = rows(caches_[i].k, 0, total),
+                                 .v = rows(caches_[i].v, 0, total),
+                                 .cu_seqlens_q = in.cu_seqlens_q,
+                                 .cu_seqlens_k = in.cu_seqlens_k,
+                                 .scale = scale});
+    ops::linear_forward(ctx, {.y = act.work.out,
+                              .x = reshape(a.o, {n, c.num_attention_heads * c.head_dim}),
+                              .w = model_.parameters().layers[i].o.compute});
+    mid_norm(run, true);
+    const std::size_t moe = i - static_cast<std::size_t>(c.moe.first_k_dense_replace);
+    RoutingInput routing;
+    if (model_.parameters().layers[i].is_moe() && c.moe.expert_bias_update_rate > 0) {
+      routing.bias = {model_.router_state_.bias[moe].data(), DType::f32, {c.moe.num_experts}};
+    }
+    ffn_forward(run, routing);
+    residual = {act.work.out, a.h_mid};
+  }
+  return residual;
+}
+
 std::span<const float> Decoder::feed(const Context& ctx, std::span<const std::int32_t> tokens) {
   const auto n = static_cast<std::int64_t>(tokens.size());
   GRIST_CHECK(n > 0 && length_ + n <= max_tokens_, "{} tokens after {} do not fit in {}", n,
@@ -53,39 +88,11 @@ std::span<const float> Decoder::feed(const Context& ctx, std::span<const std::in
                           {cu_q, DType::i32, {2}},
                           {cu_k, DType::i32, {2}},
                           model_.rope_table_};
-  const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.head_dim)));
 
   ops::embedding_forward(ctx, {.y = act.layers[0].h_in,
                                .table = p.embedding.master,
                                .ids = {tokens.data(), DType::i32, {n}}});
-  Residual residual;
-  for (std::size_t i = 0; i < act.layers.size(); ++i) {
-    LayerActivations& a = act.layers[i];
-    const LayerRun run{ctx, c, p.layers[i], a, act.work, n};
-    input_norm(run, residual);
-    project_qkv(run, in);
-    append(caches_[i].k, length_, a.k);
-    append(caches_[i].v, length_, a.v);
-    ops::attention_forward(ctx, {.o = a.o,
-                                 .lse = a.lse,
-                                 .q = a.q,
-                                 .k = rows(caches_[i].k, 0, total),
-                                 .v = rows(caches_[i].v, 0, total),
-                                 .cu_seqlens_q = in.cu_seqlens_q,
-                                 .cu_seqlens_k = in.cu_seqlens_k,
-                                 .scale = scale});
-    ops::linear_forward(ctx, {.y = act.work.out,
-                              .x = reshape(a.o, {n, c.num_attention_heads * c.head_dim}),
-                              .w = p.layers[i].o.compute});
-    mid_norm(run, true);
-    const std::size_t moe = i - static_cast<std::size_t>(c.moe.first_k_dense_replace);
-    RoutingInput routing;
-    if (p.layers[i].is_moe() && c.moe.expert_bias_update_rate > 0) {
-      routing.bias = {model_.router_state_.bias[moe].data(), DType::f32, {c.moe.num_experts}};
-    }
-    ffn_forward(run, routing);
-    residual = {act.work.out, a.h_mid};
-  }
+  const Residual residual = run_layers(ctx, act, in);
   ops::rms_norm_forward(ctx, {.y = act.n_final,
                               .h = act.h_final,
                               .rstd = act.rstd_final,

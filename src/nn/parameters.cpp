@@ -11,7 +11,13 @@ namespace grist::nn {
 
 namespace {
 constexpr std::int64_t kAlignElements = 16;  // 64 bytes
+
+// Matrices that write to the residual stream start smaller, so that its variance does not grow with
+// depth.
+double out_std(const ModelConfig& c) {
+  return c.initializer_range / std::sqrt(2.0 * static_cast<double>(c.num_hidden_layers));
 }
+}  // namespace
 
 // Declares blocks and their named slices first, so that the arenas can be sized; views are filled
 // in by bind().
@@ -67,15 +73,15 @@ struct Parameters::Layout {
   }
 
   void ffn(std::optional<Parameter>& up, std::optional<Parameter>& down, const std::string& prefix,
-           std::int64_t F, std::int64_t D, double std, double out_std) {
+           std::int64_t F, const ModelConfig& c) {
+    const std::int64_t D = c.hidden_size;
     up.emplace();
     gate_up(prefix, F, D, ParameterKind::matrix, add(*up, {2 * F, D}, ParameterKind::matrix, true),
-            std);
-    single(down.emplace(), prefix + "down_proj.weight", {D, F}, ParameterKind::matrix, out_std);
+            c.initializer_range);
+    single(down.emplace(), prefix + "down_proj.weight", {D, F}, ParameterKind::matrix, out_std(c));
   }
 
-  void experts(LayerParameters& layer, const std::string& prefix, const ModelConfig& c, double std,
-               double out_std) {
+  void experts(LayerParameters& layer, const std::string& prefix, const ModelConfig& c) {
     const std::int64_t E = c.moe.num_experts, F = c.moe.moe_intermediate_size, D = c.hidden_size;
     const std::int64_t up =
         add(layer.expert_gate_up.emplace(), {E, 2 * F, D}, ParameterKind::expert, true);
@@ -83,8 +89,9 @@ struct Parameters::Layout {
         add(layer.expert_down.emplace(), {E, D, F}, ParameterKind::expert, true);
     for (std::int64_t e = 0; e < E; ++e) {
       const std::string expert = prefix + "experts." + std::to_string(e) + ".";
-      gate_up(expert, F, D, ParameterKind::expert, up + e * 2 * F * D, std);
-      name(expert + "down_proj.weight", {D, F}, ParameterKind::expert, down + e * D * F, out_std);
+      gate_up(expert, F, D, ParameterKind::expert, up + e * 2 * F * D, c.initializer_range);
+      name(expert + "down_proj.weight", {D, F}, ParameterKind::expert, down + e * D * F,
+           out_std(c));
     }
   }
 
@@ -93,7 +100,6 @@ struct Parameters::Layout {
     const std::int64_t D = c.hidden_size, Dh = c.head_dim, H = c.num_attention_heads,
                        Hkv = c.num_key_value_heads;
     const double std = c.initializer_range;
-    const double out_std = std / std::sqrt(2.0 * static_cast<double>(c.num_hidden_layers));
     single(l.input_norm, prefix + "input_layernorm.weight", {D}, ParameterKind::norm, 0);
     single(l.q, prefix + "self_attn.q_proj.weight", {H * Dh, D}, ParameterKind::matrix, std);
     single(l.k, prefix + "self_attn.k_proj.weight", {Hkv * Dh, D}, ParameterKind::matrix, std);
@@ -102,19 +108,19 @@ struct Parameters::Layout {
       single(l.q_norm.emplace(), prefix + "self_attn.q_norm.weight", {Dh}, ParameterKind::norm, 0);
       single(l.k_norm.emplace(), prefix + "self_attn.k_norm.weight", {Dh}, ParameterKind::norm, 0);
     }
-    single(l.o, prefix + "self_attn.o_proj.weight", {D, H * Dh}, ParameterKind::matrix, out_std);
+    single(l.o, prefix + "self_attn.o_proj.weight", {D, H * Dh}, ParameterKind::matrix, out_std(c));
     single(l.post_attention_norm, prefix + "post_attention_layernorm.weight", {D},
            ParameterKind::norm, 0);
     if (c.moe.num_experts == 0 || index < c.moe.first_k_dense_replace) {
-      ffn(l.gate_up, l.down, prefix + "mlp.", c.intermediate_size, D, std, out_std);
+      ffn(l.gate_up, l.down, prefix + "mlp.", c.intermediate_size, c);
       return;
     }
     single(l.router.emplace(), prefix + "mlp.gate.weight", {c.moe.num_experts, D},
            ParameterKind::router, std);
-    experts(l, prefix + "mlp.", c, std, out_std);
+    experts(l, prefix + "mlp.", c);
     if (c.moe.shared_expert_intermediate_size > 0) {
       ffn(l.shared_gate_up, l.shared_down, prefix + "mlp.shared_experts.",
-          c.moe.shared_expert_intermediate_size, D, std, out_std);
+          c.moe.shared_expert_intermediate_size, c);
     }
   }
 

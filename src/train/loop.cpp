@@ -59,24 +59,27 @@ double Run::hours() const {
   return seconds(Clock::now() - start_) / 3600;
 }
 
-void Run::load_global_batch(std::int64_t samples) {
-  const std::int64_t size = config().train.micro_batch_size;
-  batches_.resize(static_cast<std::size_t>(samples / size));
-  for (std::size_t i = 0; i < batches_.size(); ++i) {
-    samples_->batch(counters_.samples + static_cast<std::int64_t>(i) * size, size, batches_[i]);
-  }
+// The step's micro-batches; those of the next step are read meanwhile.
+const std::vector<Batch>& Run::global_batch() {
+  const auto range_at = [&](std::int64_t first) {
+    return SampleRange{first, global_batch_size_at(config().train, first)};
+  };
+  const SampleRange now = range_at(counters_.samples);
+  const bool last = counters_.step + 1 >= config().train.train_iters;
+  return loader_->get(now, last ? SampleRange{} : range_at(now.first + now.count));
 }
 
 void Run::step() {
-  const std::int64_t samples = global_batch_size_at(config().train, counters_.samples);
-  load_global_batch(samples);
+  const std::vector<Batch>& batches = global_batch();
+  const std::int64_t samples =
+      static_cast<std::int64_t>(batches.size()) * config().train.micro_batch_size;
   std::int64_t targets = 0;
-  for (const Batch& b : batches_) targets += b.num_targets;
+  for (const Batch& b : batches) targets += b.num_targets;
   statistics_.reset();
   nn::StepScale scale{.loss_scale = 1.0F / static_cast<float>(std::max<std::int64_t>(targets, 1)),
-                      .micro_batch_weight = 1.0F / static_cast<float>(batches_.size()),
+                      .micro_batch_weight = 1.0F / static_cast<float>(batches.size()),
                       .first = true};
-  for (const Batch& b : batches_) {
+  for (const Batch& b : batches) {
     model_->forward_backward(context_, *activations_, view(b), scale, statistics_);
     scale.first = false;
   }
@@ -105,16 +108,15 @@ void Run::step() {
   }
   if (due(number, config().log.interval) || number == config().train.train_iters || !result.applied)
     log_step(loss, result.grad_norm, lr);
-  if (counters_.skipped_in_a_row >= config().train.max_nonfinite_steps) refuse_to_go_on();
+  if (counters_.skipped_in_a_row >= config().train.max_nonfinite_steps) refuse_to_go_on(samples);
 }
 
-void Run::refuse_to_go_on() const {
-  const std::int64_t last = counters_.samples - static_cast<std::int64_t>(batches_.size()) *
-                                                    config().train.micro_batch_size;
+void Run::refuse_to_go_on(std::int64_t samples) const {
   fail(ExitCode::numeric,
        "{} steps in a row were not finite, the last one at step {} (samples {} to {}); the "
        "checkpoint of step {} is kept. Lower optim.lr, or look at these samples",
-       counters_.skipped_in_a_row, counters_.step, last, counters_.samples - 1, saved_step_);
+       counters_.skipped_in_a_row, counters_.step, counters_.samples - samples,
+       counters_.samples - 1, saved_step_);
 }
 
 void Run::log_step(double loss, double grad_norm, double lr) {
@@ -200,7 +202,7 @@ void Run::save() {
   if (!parent_.is_null()) request.state.set("parent", parent_);
   request.shards = {checkpoint_slices(*model_, *moments_)};
   request.texts = {{"config.yaml", to_yaml(loaded_)}};
-  if (tokenizer_) request.texts.push_back({"tokenizer.json", read_text(config().data.tokenizer)});
+  if (tokenizer_) request.texts.push_back({"tokenizer.json", tokenizer_json_});
   const SavedStep saved = checkpoints_->save(request);
   saved_step_ = counters_.step;
   checkpoints_->prune(config().checkpoint.keep);

@@ -9,6 +9,7 @@
 #include "grist/ckpt/checkpoint.h"
 #include "grist/config/load.h"
 #include "grist/core/context.h"
+#include "grist/data/batch_loader.h"
 #include "grist/data/dataset.h"
 #include "grist/data/tokenizer.h"
 #include "grist/nn/model.h"
@@ -41,8 +42,8 @@ class Run {
   // loop.cpp
   ExitCode train();
   void step();
-  void load_global_batch(std::int64_t samples);
-  void refuse_to_go_on() const;
+  const std::vector<Batch>& global_batch();
+  void refuse_to_go_on(std::int64_t samples) const;
   void log_step(double loss, double grad_norm, double lr);
   void validate();
   void save();
@@ -59,7 +60,9 @@ class Run {
   Scratch scratch_;
   Context context_;
   std::optional<Tokenizer> tokenizer_;
+  std::string tokenizer_json_;  // its file as it was at the start; goes into every checkpoint
   std::optional<SampleStream> samples_;
+  std::optional<BatchLoader> loader_;
   std::vector<ValidationSet> validation_;
   std::optional<nn::Model> model_;
   std::optional<Moments> moments_;
@@ -74,7 +77,6 @@ class Run {
   std::int64_t saved_step_ = -1;
   std::int64_t validated_step_ = -1;
 
-  std::vector<Batch> batches_;  // micro-batches of the step
   nn::StepStatistics statistics_;
   double flops_per_token_ = 0;  // forward and backward
   double peak_flops_ = 0;       // measured, all threads

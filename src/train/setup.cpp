@@ -120,13 +120,16 @@ void Run::resolve_device() const {
 
 void Run::resolve_vocabulary() {
   if (config().data.tokenizer.empty()) return;
-  tokenizer_ = Tokenizer::load(config().data.tokenizer);
+  const std::filesystem::path path = config().data.tokenizer;
+  tokenizer_ = Tokenizer::load(path);
+  tokenizer_json_ = read_text(std::filesystem::is_directory(path) ? path / "tokenizer.json" : path);
   resolve_vocab_size(loaded_, tokenizer_->vocab_size(), config().data.tokenizer);
 }
 
 void Run::open_data() {
   const Config& c = config();
   samples_.emplace(c.data, c.seed, c.model.vocab_size);
+  loader_.emplace(*samples_, c.train.micro_batch_size);
   const SampleOptions options{.seq_length = c.data.seq_length,
                               .vocab_size = c.model.vocab_size,
                               .mask_documents = c.data.mask_documents};

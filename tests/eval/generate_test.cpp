@@ -40,10 +40,10 @@ TEST(SampleToken, TopKAndTopPKeepOnlyTheMostLikely) {
   const auto k = frequencies({.top_k = 2});
   EXPECT_EQ(k.size(), 2U);
   EXPECT_TRUE(k.count(1) > 0 && k.count(3) > 0);
-  const auto p = frequencies({.top_p = 0.3});  // token 1 alone has 0.37 of the mass
+  const auto p = frequencies({.top_p = 0.3});  // token 1 alone has 0.39 of the mass
   EXPECT_EQ(p.size(), 1U);
   EXPECT_TRUE(p.count(1) > 0);
-  EXPECT_EQ(frequencies({.top_p = 0.75}).size(), 3U);  // 0.37 + 0.37 + 0.14
+  EXPECT_EQ(frequencies({.top_p = 0.85}).size(), 3U);  // 0.39 + 0.39 + 0.14
 }
 
 TEST(SampleToken, IsAFunctionOfSeedAndPosition) {

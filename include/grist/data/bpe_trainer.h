@@ -18,7 +18,7 @@ struct BpeTrainerOptions {
   // Get ids 0, 1, ...; the first one ends documents (eos_token and bos_token).
   std::vector<std::string> special_tokens = {"<|endoftext|>"};
   std::int64_t min_frequency = 2;  // pairs seen less often are not merged
-  std::string pattern{};             // cuts text into words; empty: GPT-2's
+  std::string pattern{};           // cuts text into words; empty: GPT-2's
 };
 
 // Distinct words of the documents with their counts. Memory grows with the number of distinct

@@ -7,6 +7,9 @@
 
 namespace grist::nn {
 
+struct AttentionInput;
+struct Residual;
+
 class Decoder {
  public:
   // `model` must outlive the decoder. Room for max_tokens positions (at most
@@ -19,6 +22,7 @@ class Decoder {
   std::int64_t max_tokens() const { return max_tokens_; }
 
  private:
+  Residual run_layers(const Context& ctx, Activations& act, const AttentionInput& in);
   const Model& model_;
   std::int64_t max_tokens_;
   std::int64_t length_ = 0;
