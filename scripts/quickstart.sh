@@ -82,9 +82,7 @@ for part in train validation; do
   make_file "$data/$part.idx" "$data/$part.jsonl" "$data/tokenizer.json" -- \
     "tokens of the $part text" prepare "$part"
 done
-# The whole held-out text at each validation: the comparison below charges for all of it.
-shown "training ($config)" "$grist" train "$config" --set train.eval_iters=0 \
-  --set train.eval_interval=200
+shown "training ($config)" "$grist" train "$config"
 shown "loss curve" python3 scripts/plot_loss.py "$run"
 shown "sample" "$grist" generate "$run" --prompt "It was a fine morning" \
   --max-tokens 120 --temperature 0.8 --seed 1
