@@ -33,6 +33,7 @@ class Run {
   void open_data();
   void build_model();
   void start_or_resume();
+  void open_folder();
   void start_from_parent();
   bool resume();
   void warm_up();
@@ -44,7 +45,9 @@ class Run {
   void load_global_batch(std::int64_t samples);
   void refuse_to_go_on() const;
   void log_step(double loss, double grad_norm, double lr);
-  void validate();
+  bool validation_due() const;
+  bool validate();
+  bool evaluate(ValidationRecord& record);
   void save();
   std::optional<ExitCode> stop_requested();
   double hours() const;
@@ -72,7 +75,8 @@ class Run {
   Json parent_;  // of continued pretraining: path, uuid, step; null otherwise
   Counters counters_;
   std::int64_t saved_step_ = -1;
-  std::int64_t validated_step_ = -1;
+  std::int64_t started_step_ = 0;  // step at which this process began
+  bool unsaved_ = true;            // something has happened since the last save or load
 
   std::vector<Batch> batches_;  // micro-batches of the step
   nn::StepStatistics statistics_;
