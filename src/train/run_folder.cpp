@@ -1,5 +1,10 @@
 #include "run_folder.h"
 
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
 #include "grist/ckpt/checkpoint.h"
 #include "grist/config/compare.h"
 #include "grist/core/check.h"
@@ -10,9 +15,15 @@ namespace grist::train {
 
 void RunFolder::check_owner(const LoadedConfig& now) const {
   std::error_code unreadable;  // creating something there will say why
-  if (std::filesystem::exists(path_, unreadable) &&
-      !std::filesystem::is_directory(path_, unreadable))
-    fail(ExitCode::cannot_create, "run.dir: {} is not a folder; choose another", path_.string());
+  std::filesystem::path there = std::filesystem::absolute(path_).lexically_normal();
+  while (!std::filesystem::exists(there, unreadable) && there.has_relative_path())
+    there = there.parent_path();
+  if (!std::filesystem::is_directory(there, unreadable))
+    fail(ExitCode::cannot_create, "run.dir: {}: {} is not a folder; choose another", path_.string(),
+         there.string());
+  if (::access(there.c_str(), W_OK | X_OK) != 0)
+    fail(ExitCode::cannot_create, "run.dir: {}: {} is not writable: {}", path_.string(),
+         there.string(), std::strerror(errno));
   if (!std::filesystem::exists(config(), unreadable)) return;
   const auto metrics_bytes = std::filesystem::file_size(metrics(), unreadable);
   if ((unreadable || metrics_bytes == 0) && list_steps(checkpoints()).empty())
