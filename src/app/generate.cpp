@@ -3,7 +3,9 @@
 #include <cstdio>
 
 #include "command_line.h"
+#include "grist/core/check.h"
 #include "grist/core/log.h"
+#include "grist/core/stop.h"
 
 namespace grist::app {
 
@@ -22,13 +24,20 @@ ExitCode run(const GenerateArguments& a) {
                                                    .seed = static_cast<std::uint64_t>(a.seed)}};
   const auto print = [](std::string_view text) {
     std::fwrite(text.data(), 1, text.size(), stdout);
-    std::fflush(stdout);
+    if (std::fflush(stdout) != 0) fail(ExitCode::io, "standard output: write failed");
   };
-  print(a.prompt);
-  const eval::StopReason reason = eval::generate(ctx, trained, options, print);
-  print("\n");
+  bool begun = false;  // the prompt stands on the screen only when there is something to continue
+  const auto emit = [&](std::string_view text) {
+    if (!begun) print(a.prompt);
+    begun = true;
+    print(text);
+  };
+  const eval::StopReason reason = eval::generate(ctx, trained, options, emit);
+  emit("\n");
   if (reason == eval::StopReason::no_room)
     log::warn("stopped at the model's {} positions", trained.config.model.max_position_embeddings);
+  if (reason == eval::StopReason::stopped)
+    fail(ExitCode::preempted, "stopped by signal {}", stop_signal());
   return ExitCode::ok;
 }
 

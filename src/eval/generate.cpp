@@ -6,6 +6,7 @@
 
 #include "grist/core/check.h"
 #include "grist/core/random.h"
+#include "grist/core/stop.h"
 #include "grist/nn/decoder.h"
 
 namespace grist::eval {
@@ -87,6 +88,7 @@ StopReason generate(const Context& ctx, const TrainedModel& trained, const Gener
                      static_cast<std::uint64_t>(decoder.length()));
     if (tokenizer.eos_id() == next) return StopReason::end_of_text;
     emit(tokenizer.decode(std::span(&next, 1)));
+    if (stop_signal() != 0) return StopReason::stopped;
     if (i + 1 == options.max_tokens) break;
     if (decoder.length() == decoder.max_tokens()) return StopReason::no_room;
     logits = decoder.feed(ctx, std::span(&next, 1));

@@ -30,16 +30,21 @@ nn::Batch view(const Batch& b) {
 
 }  // namespace
 
+// A stop may come between a step and its validation, so a resumed run may begin with a validation;
+// a save comes after it, so that a checkpoint's metrics hold it.
 ExitCode Run::train() {
   const TrainConfig& t = config().train;
-  while (counters_.step < t.train_iters) {
+  for (;;) {
+    if (const auto code = stop_requested()) return *code;
+    if (validation_due() && !validate()) continue;  // stopped inside
+    const bool done = counters_.step >= t.train_iters;
+    if (unsaved_ && (done || (counters_.step > started_step_ &&
+                              due(counters_.step, config().checkpoint.save_interval))))
+      save();
+    if (done) break;
     if (const auto code = stop_requested()) return *code;
     step();
-    if (due(counters_.step, t.eval_interval)) validate();
-    if (due(counters_.step, config().checkpoint.save_interval)) save();
   }
-  if (validated_step_ != counters_.step) validate();
-  if (saved_step_ != counters_.step) save();
   log::info("finished: {} steps, {} tokens, in {}", counters_.step, counters_.tokens,
             duration(seconds(Clock::now() - start_)));
   return ExitCode::ok;
@@ -47,9 +52,11 @@ ExitCode Run::train() {
 
 std::optional<ExitCode> Run::stop_requested() {
   const int signal = stop_signal();
-  const bool out_of_time = config().train.max_hours > 0 && hours() >= config().train.max_hours;
-  if (signal == 0 && !out_of_time) return std::nullopt;
-  if (saved_step_ != counters_.step) save();
+  const bool out_of_time = config().train.max_hours > 0 && hours() >= config().train.max_hours &&
+                           counters_.step > started_step_;  // each start makes progress
+  const bool done = counters_.step >= config().train.train_iters;
+  if (signal == 0 && (!out_of_time || done)) return std::nullopt;
+  if (unsaved_) save();
   log::info("stopped at step {} by {}; saved; start the same command again to go on (exit code 75)",
             counters_.step, signal != 0 ? "signal " + std::to_string(signal) : "train.max_hours");
   return ExitCode::preempted;
@@ -90,6 +97,7 @@ void Run::step() {
   const std::int64_t number = counters_.step + 1;
   const double lr = learning_rate(config().optim, number, config().train.train_iters);
   const OptimizerResult result = optimizer_->step(context_, {.lr = lr, .loss = total});
+  unsaved_ = true;
   counters_.step = number;
   counters_.samples += samples;
   counters_.tokens += samples * config().data.seq_length;
@@ -102,9 +110,10 @@ void Run::step() {
     ++counters_.skipped;
     ++counters_.skipped_in_a_row;
     log::warn(
-        "step {}: loss {} or gradient norm {} is not finite; the update is skipped, nothing has "
-        "changed ({} in a row)",
-        number, total, result.grad_norm, counters_.skipped_in_a_row);
+        "step {}: loss {:.6g} or gradient norm {:.6g} is not finite; the update is skipped, "
+        "nothing "
+        "has changed ({} in a row)",
+        number, std::abs(total), std::abs(result.grad_norm), counters_.skipped_in_a_row);
   }
   if (due(number, config().log.interval) || number == config().train.train_iters || !result.applied)
     log_step(loss, result.grad_norm, lr);
@@ -112,11 +121,14 @@ void Run::step() {
 }
 
 void Run::refuse_to_go_on(std::int64_t samples) const {
+  const std::string kept = saved_step_ < 0
+                               ? "there is no checkpoint"
+                               : fmt::format("the checkpoint of step {} is kept", saved_step_);
   fail(ExitCode::numeric,
-       "{} steps in a row were not finite, the last one at step {} (samples {} to {}); the "
-       "checkpoint of step {} is kept. Lower optim.lr, or look at these samples",
+       "{} steps in a row were not finite, the last one at step {} (samples {} to {}); {}. Lower "
+       "optim.lr, or look at these samples",
        counters_.skipped_in_a_row, counters_.step, counters_.samples - samples,
-       counters_.samples - 1, saved_step_);
+       counters_.samples - 1, kept);
 }
 
 void Run::log_step(double loss, double grad_norm, double lr) {
@@ -154,12 +166,16 @@ void Run::log_step(double loss, double grad_norm, double lr) {
   logged_step_ = counters_.step;
 }
 
-void Run::validate() {
-  validated_step_ = counters_.step;
-  if (validation_.empty()) return;
-  const auto begin = Clock::now();
+bool Run::validation_due() const {
+  if (validation_.empty() || counters_.step == 0 || counters_.validated_step == counters_.step)
+    return false;
+  return due(counters_.step, config().train.eval_interval) ||
+         counters_.step >= config().train.train_iters;
+}
+
+// Fills record.sets; false: a signal came first.
+bool Run::evaluate(ValidationRecord& record) {
   const std::int64_t rows = config().train.micro_batch_size;
-  ValidationRecord record{.step = counters_.step, .tokens = counters_.tokens};
   Batch batch;
   for (const ValidationSet& set : validation_) {
     ValidationRecord::Set result{.name = set.name()};
@@ -167,6 +183,7 @@ void Run::validate() {
     const std::int64_t count =
         config().train.eval_iters > 0 ? std::min(all, config().train.eval_iters) : all;
     for (std::int64_t i = 0; i < count; ++i) {
+      if (stop_signal() != 0) return false;
       set.batch(i * rows, rows, batch);
       result.loss_sum += model_->evaluate(context_, *activations_, view(batch));
       result.tokens += batch.num_targets;
@@ -174,6 +191,17 @@ void Run::validate() {
     if (count == all) result.bytes = set.source_bytes();
     record.sets.push_back(result);
   }
+  return true;
+}
+
+// false: a signal came before the end. Nothing is recorded then, and the run validates again when
+// it resumes.
+bool Run::validate() {
+  const auto begin = Clock::now();
+  ValidationRecord record{.step = counters_.step, .tokens = counters_.tokens};
+  if (!evaluate(record)) return false;
+  counters_.validated_step = counters_.step;
+  unsaved_ = true;
   const auto now = Clock::now();
   record.seconds = seconds(now - begin);
   logged_ += now - begin;  // not training time
@@ -187,6 +215,7 @@ void Run::validate() {
       tensorboard_->write(record.step, scalars);
     }
   }
+  return true;
 }
 
 void Run::save() {
@@ -205,6 +234,7 @@ void Run::save() {
   if (tokenizer_) request.texts.push_back({"tokenizer.json", tokenizer_json_});
   const SavedStep saved = checkpoints_->save(request);
   saved_step_ = counters_.step;
+  unsaved_ = false;
   checkpoints_->prune(config().checkpoint.keep);
   const auto now = Clock::now();
   logged_ += now - begin;

@@ -109,6 +109,12 @@ std::string count(double n) {
   return fmt::format("{:.0f}", n);
 }
 
+// Fixed point where that is readable; a run that blows up prints exponents, not 30 digits.
+std::string number(double v, int digits) {
+  if (std::isnan(v)) return "nan";
+  return std::abs(v) < 1e5 ? fmt::format("{:.{}f}", v, digits) : fmt::format("{:.3e}", v);
+}
+
 }  // namespace
 
 Json to_json(const ValidationRecord& r) {
@@ -141,12 +147,13 @@ std::string duration(double seconds) {
 }
 
 std::string console_line(const StepRecord& r, std::int64_t train_iters) {
-  std::string line = fmt::format("step {}/{} | tokens {} | loss {:.4f}", r.step, train_iters,
-                                 count(static_cast<double>(r.tokens)), r.loss);
-  if (!r.layers.empty()) line += fmt::format(" | aux {:.4f} | z {:.4f}", r.aux_loss, r.z_loss);
-  line += fmt::format(
-      " | grad norm {:.3f} | lr {:.2e} | {} tok/s | {:.1f} GFLOP/s ({:.0f} % of peak)", r.grad_norm,
-      r.lr, count(r.tokens_per_second), r.flops_per_second / 1e9, 100 * r.peak_fraction);
+  std::string line = fmt::format("step {}/{} | tokens {} | loss {}", r.step, train_iters,
+                                 count(static_cast<double>(r.tokens)), number(r.loss, 4));
+  if (!r.layers.empty())
+    line += fmt::format(" | aux {} | z {}", number(r.aux_loss, 4), number(r.z_loss, 4));
+  line += fmt::format(" | grad norm {} | lr {:.2e} | {} tok/s | {:.1f} GFLOP/s ({:.0f} % of peak)",
+                      number(r.grad_norm, 3), r.lr, count(r.tokens_per_second),
+                      r.flops_per_second / 1e9, 100 * r.peak_fraction);
   if (!r.layers.empty())
     line +=
         fmt::format(" | MaxVio {:.2f} | dropped {:.2f} %", max_vio(r), 100 * dropped_fraction(r));
@@ -157,7 +164,7 @@ std::string console_line(const StepRecord& r, std::int64_t train_iters) {
 std::string console_line(const ValidationRecord& r) {
   std::string line = fmt::format("validation at step {}:", r.step);
   for (const ValidationRecord::Set& s : r.sets) {
-    line += fmt::format(" {} loss {:.4f}", s.name, mean_loss(s));
+    line += fmt::format(" {} loss {}", s.name, number(mean_loss(s), 4));
     if (s.bytes > 0) line += fmt::format(" ({:.3f} bits per byte)", bits_per_byte(s));
   }
   return line + fmt::format(" | {} tokens in {}", count(static_cast<double>(all_sets(r).tokens)),

@@ -34,6 +34,7 @@ class Run {
   void open_data();
   void build_model();
   void start_or_resume();
+  void open_folder();
   void start_from_parent();
   bool resume();
   void warm_up();
@@ -45,7 +46,9 @@ class Run {
   const std::vector<Batch>& global_batch();
   void refuse_to_go_on(std::int64_t samples) const;
   void log_step(double loss, double grad_norm, double lr);
-  void validate();
+  bool validation_due() const;
+  bool validate();
+  bool evaluate(ValidationRecord& record);
   void save();
   std::optional<ExitCode> stop_requested();
   double hours() const;
@@ -75,7 +78,8 @@ class Run {
   Json parent_;  // of continued pretraining: path, uuid, step; null otherwise
   Counters counters_;
   std::int64_t saved_step_ = -1;
-  std::int64_t validated_step_ = -1;
+  std::int64_t started_step_ = 0;  // step at which this process began
+  bool unsaved_ = true;            // something has happened since the last save or load
 
   nn::StepStatistics statistics_;
   double flops_per_token_ = 0;  // forward and backward

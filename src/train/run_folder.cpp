@@ -1,5 +1,11 @@
 #include "run_folder.h"
 
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "grist/ckpt/checkpoint.h"
 #include "grist/config/compare.h"
 #include "grist/core/check.h"
 #include "grist/core/file.h"
@@ -8,7 +14,20 @@
 namespace grist::train {
 
 void RunFolder::check_owner(const LoadedConfig& now) const {
-  if (!std::filesystem::exists(config())) return;
+  std::error_code unreadable;  // creating something there will say why
+  std::filesystem::path there = std::filesystem::absolute(path_).lexically_normal();
+  while (!std::filesystem::exists(there, unreadable) && there.has_relative_path())
+    there = there.parent_path();
+  if (!std::filesystem::is_directory(there, unreadable))
+    fail(ExitCode::cannot_create, "run.dir: {}: {} is not a folder; choose another", path_.string(),
+         there.string());
+  if (::access(there.c_str(), W_OK | X_OK) != 0)
+    fail(ExitCode::cannot_create, "run.dir: {}: {} is not writable: {}", path_.string(),
+         there.string(), std::strerror(errno));
+  if (!std::filesystem::exists(config(), unreadable)) return;
+  const auto metrics_bytes = std::filesystem::file_size(metrics(), unreadable);
+  if ((unreadable || metrics_bytes == 0) && list_steps(checkpoints()).empty())
+    return;  // a run that ended before its first step left nothing to protect
   const LoadedConfig before = load_config(config(), {});
   std::string changed;
   for (const ConfigDifference& d : config_differences(before.config, now.config)) {
@@ -22,6 +41,16 @@ void RunFolder::check_owner(const LoadedConfig& now) const {
     changed += fmt::format("{}{} {} -> {}", changed.empty() ? "" : ", ", d.key, d.before, d.after);
   }
   if (!changed.empty()) log::info("changed since the last start: {}", changed);
+}
+
+void RunFolder::lock() {
+  std::error_code unreadable;
+  if (lock_.held() || !std::filesystem::is_directory(path_, unreadable)) return;
+  lock_ = FolderLock(path_);
+  if (!lock_.held())
+    fail(ExitCode::cannot_create,
+         "{}: another process is training in this folder; wait for it, or choose another run.dir",
+         path_.string());
 }
 
 void RunFolder::write_config(const std::string& yaml) const {

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <string>
 
+#include "grist/ckpt/storage.h"
 #include "grist/config/load.h"
 
 namespace grist::train {
@@ -17,13 +18,17 @@ class RunFolder {
   std::filesystem::path checkpoints() const { return path_ / "checkpoints"; }
   std::filesystem::path tensorboard() const { return path_ / "tensorboard"; }
 
-  // Error{cannot_create} when the folder holds a run of another architecture; other differences are
-  // logged.
+  // Error{cannot_create} when the folder holds a run of another architecture, or is no folder;
+  // other differences are logged.
   void check_owner(const LoadedConfig& config) const;
+  // Makes this process the only one that trains in the folder, if there is one yet; the kernel lets
+  // go when the process ends. Error{cannot_create} when another holds it.
+  void lock();
   void write_config(const std::string& yaml) const;
 
  private:
   std::filesystem::path path_;
+  FolderLock lock_;
 };
 
 }  // namespace grist::train

@@ -7,6 +7,7 @@
 #include "grist/config/parameters.h"
 #include "grist/core/check.h"
 #include "grist/core/log.h"
+#include "grist/core/stop.h"
 #include "grist/data/prepare.h"
 #include "grist/ops/linear.h"
 #include "run.h"
@@ -90,13 +91,20 @@ ExitCode Run::execute() {
     print_plan();
     return ExitCode::ok;
   }
+  if (stop_signal() != 0) {
+    log::info("stopped by signal {} before the first step; nothing was written (exit code 75)",
+              stop_signal());
+    return ExitCode::preempted;
+  }
   start_or_resume();
-  if (counters_.step >= config().train.train_iters) {
-    log::info("finished before: step {} of {}; raise train.train_iters to go on", counters_.step,
-              config().train.train_iters);
+  started_step_ = counters_.step;
+  if (counters_.step >= config().train.train_iters && !validation_due()) {
+    log::info("{}: all {} steps are done; raise train.train_iters to go on",
+              folder_->path().string(), config().train.train_iters);
     return ExitCode::ok;
   }
   warm_up();
+  open_folder();
   print_plan();
   start_ = logged_ = Clock::now();
   logged_tokens_ = counters_.tokens;
@@ -155,21 +163,24 @@ void Run::build_model() {
   flops_per_token_ = training_flops_per_token(c.model, c.data.seq_length);
 }
 
+// Everything that the next step needs, in memory; nothing is written yet.
 void Run::start_or_resume() {
-  if (!resume()) {
-    make_directories(folder_->path());
-    checkpoints_.emplace(folder_->checkpoints(), new_uuid());
-    if (config().init.from.empty()) {
-      model_->parameters().initialize(context_, static_cast<std::uint64_t>(config().seed));
-      log::info("starting at step 0 in {}", folder_->path().string());
-    } else {
-      start_from_parent();
-    }
+  folder_->lock();
+  if (resume()) return;
+  checkpoints_.emplace(folder_->checkpoints(), new_uuid());
+  if (config().init.from.empty()) {
+    model_->parameters().initialize(context_, static_cast<std::uint64_t>(config().seed));
+    log::info("starting at step 0 in {}", folder_->path().string());
+  } else {
+    start_from_parent();
   }
+}
+
+void Run::open_folder() {
   std::string yaml = to_yaml(loaded_);
   if (!parent_.is_null()) yaml = "# continued from " + parent_.dump() + "\n" + yaml;
   folder_->write_config(yaml);
-  checkpoints_->sweep();
+  folder_->lock();
   metrics_.emplace(folder_->metrics(), counters_.metrics_bytes);
   if (config().log.tensorboard) tensorboard_.emplace(folder_->tensorboard());
 }
@@ -185,6 +196,8 @@ bool Run::resume() {
            folder.string());
     return false;
   }
+  // Before loading: a step whose replacement was interrupted gets its name back.
+  CheckpointFolder(folder, "sweep").sweep();
   const std::vector<TensorDestination> destinations = checkpoint_destinations(*model_, &*moments_);
   const std::optional<CheckpointReader> step = load_newest(folder, destinations);
   if (!step) {
@@ -198,6 +211,7 @@ bool Run::resume() {
   optimizer_->set_adam_steps(counters_.adam_steps);
   if (const Json* parent = step->state().find("parent")) parent_ = *parent;
   saved_step_ = counters_.step;
+  unsaved_ = false;
   checkpoints_.emplace(folder, step->manifest().uuid);
   log::info("resuming at step {} from {}", counters_.step, step->path().string());
   return true;

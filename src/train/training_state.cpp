@@ -17,6 +17,7 @@ Json to_json(const Counters& c) {
   j.set("adam_steps", c.adam_steps);
   j.set("skipped", c.skipped);
   j.set("skipped_in_a_row", c.skipped_in_a_row);
+  j.set("validated_step", c.validated_step);
   j.set("metrics_bytes", c.metrics_bytes);
   return j;
 }
@@ -28,6 +29,7 @@ Counters counters_from_json(const Json& j) {
           .adam_steps = j.at("adam_steps").as_int(),
           .skipped = j.at("skipped").as_int(),
           .skipped_in_a_row = j.at("skipped_in_a_row").as_int(),
+          .validated_step = j.at("validated_step").as_int(),
           .metrics_bytes = static_cast<std::uint64_t>(j.at("metrics_bytes").as_int())};
 }
 

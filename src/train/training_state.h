@@ -34,7 +34,8 @@ struct Counters {
   std::int64_t adam_steps = 0;  // updates applied; skipped ones do not count
   std::int64_t skipped = 0;     // updates skipped because something was not finite
   std::int64_t skipped_in_a_row = 0;
-  std::uint64_t metrics_bytes = 0;  // length of metrics.jsonl
+  std::int64_t validated_step = -1;  // after which validation ran last; -1: never
+  std::uint64_t metrics_bytes = 0;   // length of metrics.jsonl
 };
 Json to_json(const Counters& c);
 Counters counters_from_json(const Json& j);

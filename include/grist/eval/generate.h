@@ -32,8 +32,9 @@ struct GenerateOptions {
 enum class StopReason : std::uint8_t {
   end_of_text,
   max_tokens,
-  no_room
-};  // no_room: max_position_embeddings reached
+  no_room,  // max_position_embeddings reached
+  stopped   // a signal came
+};
 
 // Calls `emit` with the text of each new token as it comes (bytes; a character may be cut between
 // two calls). Needs the tokenizer: Error{not_found} without one, Error{usage} for impossible

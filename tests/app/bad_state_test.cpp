@@ -1,0 +1,179 @@
+// Checkpoints that are damaged, foreign or missing, data that changed under them, and a full disk:
+// nothing is lost, nothing half-written, and never silently step 0.
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include "app/support.h"
+
+namespace grist::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A run of 24 steps that has done 20, with steps 12, 16 and 20 saved; and the whole of it.
+class BadState : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_EQ(world().train("whole").code, 0);
+    fs::remove_all(world() / "part");
+    fs::copy(world() / "whole", world() / "part", fs::copy_options::recursive);
+    fs::remove_all(step_folder(world() / "part", 24));
+    ASSERT_EQ(saved_steps(world() / "part"), (std::vector<int>{16, 20}));
+  }
+  const fs::path part_ = world() / "part";
+};
+
+TEST_F(BadState, DamagedNewestStepFallsBackLoudly) {
+  flip_byte(shard_of(part_, 20), 60000);
+
+  const Outcome verify = world().run({"checkpoint", "verify", "part"});
+  EXPECT_EQ(verify.code, 65) << verify;
+  EXPECT_NE((verify.out + verify.err).find("shard-00000-of-00001.safetensors"), std::string::npos);
+  const Outcome o = world().train("part");
+
+  EXPECT_EQ(o.code, 0) << o;
+  ASSERT_EQ(lines(o.err).size(), 1U) << o;
+  for (const char* word : {"warning: ", "step-00000020", "shard-00000-of-00001", "damaged"})
+    EXPECT_NE(o.err.find(word), std::string::npos) << word << o;
+  EXPECT_NE(o.out.find("resuming at step 16"), std::string::npos) << o;
+  expect_same_run(part_, world() / "whole");
+  EXPECT_EQ(world().run({"checkpoint", "verify", "part"}).code, 0);
+}
+
+TEST_F(BadState, DamagedManifestsAndTextsFallBackToo) {
+  for (const char* file : {"manifest.json", "config.yaml", "tokenizer.json"}) {
+    SetUp();
+    flip_byte(step_folder(part_, 20) / file, 40);
+    const Outcome o = world().train("part");
+    EXPECT_EQ(o.code, 0) << o;
+    EXPECT_NE(o.err.find(file), std::string::npos) << o;
+    expect_same_run(part_, world() / "whole");
+  }
+  SetUp();
+  fs::resize_file(shard_of(part_, 20), 1000);
+  EXPECT_EQ(world().train("part").code, 0);
+  expect_same_run(part_, world() / "whole");
+  SetUp();
+  fs::remove(shard_of(part_, 20));
+  EXPECT_EQ(world().train("part").code, 0);
+  expect_same_run(part_, world() / "whole");
+}
+
+TEST_F(BadState, NoUsableStepIsNeverStepZero) {
+  for (const int step : {16, 20}) flip_byte(shard_of(part_, step), 60000);
+  const std::vector<std::string> before = tree(part_);
+  const std::string metrics = read_text(part_ / "metrics.jsonl");
+
+  const Outcome o = world().train("part");
+
+  EXPECT_EQ(o.code, 65) << o;
+  EXPECT_EQ(lines(o.err).size(), 3U) << o;
+  EXPECT_TRUE(lines(o.err).back().starts_with("error: ")) << o;
+  EXPECT_NE(o.err.find("refusing to start from step 0"), std::string::npos) << o;
+  EXPECT_EQ(tree(part_), before);
+  EXPECT_EQ(read_text(part_ / "metrics.jsonl"), metrics);
+  EXPECT_EQ(world().run({"generate", "part", "--prompt", "ab"}).code, 65);
+}
+
+TEST_F(BadState, ResumeRequiredNeedsACheckpoint) {
+  expect_refusal(world().train("fresh", {"checkpoint.resume=required"}), 66,
+                 {"fresh", "resume is required"});
+  EXPECT_FALSE(fs::exists(world() / "fresh"));
+  EXPECT_EQ(world().train("part", {"checkpoint.resume=required"}).code, 0);
+  expect_same_run(part_, world() / "whole");
+}
+
+TEST_F(BadState, CheckpointsOfAnotherArchitecture) {
+  // The folder's own record is gone, so only the tensors can tell.
+  fs::remove(part_ / "config.yaml");
+  const std::vector<std::string> before = tree(part_);
+  expect_refusal(world().train("part", {"model.hidden_size=48"}), 65, {"another architecture"});
+  EXPECT_EQ(tree(part_), before);
+
+  expect_refusal(world().train("child", {"init.from=whole", "model.intermediate_size=128"}), 65,
+                 {"another architecture"});
+  expect_refusal(world().train("child", {"init.from=nowhere"}), 66, {"nowhere"});
+  EXPECT_FALSE(fs::exists(world() / "child"));
+}
+
+TEST_F(BadState, ChangedDataIsAnErrorThatSaysWhatToDo) {
+  const std::vector<std::string> before = tree(part_);
+  expect_refusal(world().train("part", {"data.train=[{path: validation}]"}), 65,
+                 {"data.train[0]", "8 documents", "60 documents", "Put it back", "init.from"});
+  EXPECT_EQ(world().train("part", {"seed=8"}).code, 78);
+  EXPECT_EQ(tree(part_), before);
+  EXPECT_EQ(world().train("part").code, 0);
+  expect_same_run(part_, world() / "whole");
+}
+
+TEST_F(BadState, MovedDataIsTheSameData) {
+  for (const char* end : {".bin", ".idx", ".json"})
+    fs::copy_file((world() / "train").string() + end, (world() / "moved").string() + end,
+                  fs::copy_options::overwrite_existing);
+  const Outcome o = world().train("part", {"data.train=[{path: moved}]"});
+  EXPECT_EQ(o.code, 0) << o;
+  expect_same_run(part_, world() / "whole");
+}
+
+// A small file system of our own; needs root.
+class FullDisk : public BadState {
+ protected:
+  void SetUp() override {
+    BadState::SetUp();
+    at_ = world() / "disk";
+    fs::create_directories(at_);
+    if (::geteuid() != 0 || ::mount("tmpfs", at_.c_str(), "tmpfs", 0, "size=4m") != 0)
+      GTEST_SKIP() << "mounting a small file system needs root";
+    mounted_ = true;
+  }
+  void TearDown() override {
+    if (mounted_) ::umount2(at_.c_str(), MNT_DETACH);
+  }
+  // Leaves about `kib` free.
+  void fill(std::uint64_t kib) {
+    const std::uint64_t free = free_bytes(at_);
+    ASSERT_GT(free, kib * 1024);
+    const std::string zeros(free - kib * 1024, '\0');
+    File::create(at_ / "filler").write_at(0, std::as_bytes(std::span(zeros)));
+  }
+  fs::path at_;
+  bool mounted_ = false;
+};
+
+TEST_F(FullDisk, FailedSaveKeepsTheStepBefore) {
+  ASSERT_EQ(world().train("disk/run", {"train.train_iters=8", "optim.lr_decay_iters=24"}).code, 0);
+  const auto run = at_ / "run";
+  ASSERT_EQ(saved_steps(run).back(), 8);
+  const auto before = tensors(step_folder(run, 8));
+  fill(400);  // enough for lines of metrics, not for a checkpoint
+
+  const Outcome o = world().train("disk/run");
+
+  expect_refusal(o, 74, {"checkpoint step 12 was not saved", "no space left", "disk/run"});
+  EXPECT_EQ(saved_steps(run).back(), 8);
+  for (const std::string& name : tree(run / "checkpoints"))
+    EXPECT_EQ(name.find(".tmp-"), std::string::npos) << name;
+  EXPECT_EQ(world().run({"checkpoint", "verify", "disk/run"}).code, 0);
+  EXPECT_TRUE(tensors(step_folder(run, 8)) == before);
+
+  fs::remove(at_ / "filler");
+  const Outcome again = world().train("disk/run");
+  EXPECT_EQ(again.code, 0) << again;
+  EXPECT_NE(again.out.find("resuming at step 8"), std::string::npos) << again;
+  EXPECT_EQ(metrics_lines(run).back(), metrics_lines(world() / "whole").back());
+  EXPECT_TRUE(tensors(step_folder(run, 24)) == tensors(step_folder(world() / "whole", 24)));
+}
+
+TEST_F(FullDisk, NotAByteLeftAtTheStart) {
+  fill(0);
+  const Outcome o = world().train("disk/run");
+  EXPECT_EQ(lines(o.err).size(), 1U) << o;
+  EXPECT_EQ(o.code, 74) << o;
+  EXPECT_TRUE(saved_steps(at_ / "run").empty());
+  fs::remove(at_ / "filler");
+  EXPECT_EQ(world().train("disk/run").code, 0);
+  expect_same_run(at_ / "run", world() / "whole");
+}
+
+}  // namespace
+}  // namespace grist::test

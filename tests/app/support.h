@@ -1,0 +1,102 @@
+#pragma once
+// Running the real binary: a small world to run it in (corpus, tokenizer, token files, a
+// configuration), the process with what it said, and what a run folder holds afterwards.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "grist/core/json.h"
+#include "support/temporary_folder.h"
+
+namespace grist::test {
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool kSanitized = true;
+#else
+inline constexpr bool kSanitized = false;
+#endif
+
+// `count` on a plain build; less where everything is slower, more with GRIST_TEST_SCALE=4.
+int scaled(int count);
+
+struct Outcome {
+  int code = -1;   // exit status; -1: ended by a signal
+  int signal = 0;  // that ended it
+  std::string out, err;
+  std::int64_t peak_bytes = 0;  // resident
+};
+std::ostream& operator<<(std::ostream& stream, const Outcome& o);  // for EXPECT_EQ(...) << o
+
+using Arguments = std::vector<std::string>;
+
+// The binary, started in `folder` (its output goes to files there). Killed when it is forgotten.
+class Child {
+ public:
+  Child(const std::filesystem::path& folder, const Arguments& arguments);
+  ~Child();
+  Child(const Child&) = delete;
+  Child& operator=(const Child&) = delete;
+
+  bool running();
+  // Sleeps; true when it still runs after that.
+  bool outlives(std::chrono::microseconds time);
+  void send(int signal) const;
+  Outcome wait();
+
+ private:
+  void collect(int status);
+  std::string output_;  // path prefix
+  int pid_ = -1;
+  Outcome outcome_;
+};
+
+// What every test works with. Paths in the configuration are relative to the folder.
+class World {
+ public:
+  World();
+  const std::filesystem::path& path() const { return folder_.path(); }
+  std::filesystem::path operator/(std::string_view name) const { return folder_ / name; }
+  void write(std::string_view name, std::string_view text) const { folder_.write(name, text); }
+
+  Outcome run(const Arguments& arguments) const { return Child(path(), arguments).wait(); }
+  // grist train tiny.yaml --set run.dir=RUN --set ...
+  Arguments train_arguments(const std::string& run, const Arguments& sets = {}) const;
+  Outcome train(const std::string& run, const Arguments& sets = {}) const;
+
+ private:
+  TemporaryFolder folder_;
+};
+const World& world();  // made when first asked for, once a process
+
+// Reproducible documents of words without meaning, one a line of JSON.
+std::string word_salad(int documents, std::uint64_t seed);
+extern const char* const kTinyConfig;
+
+// ---- what a run leaves ---------------------------------------------------------------------
+
+std::vector<Json> metrics_records(const std::filesystem::path& run);
+// Lines of metrics.jsonl without the fields that hold times.
+std::vector<std::string> metrics_lines(const std::filesystem::path& run);
+// Numbers of the steps that have a checkpoint, ascending.
+std::vector<int> saved_steps(const std::filesystem::path& run);
+std::filesystem::path step_folder(const std::filesystem::path& run, int step);
+std::map<std::string, std::string> tensors(const std::filesystem::path& step);  // name -> bytes
+Json manifest_state(const std::filesystem::path& step);
+void flip_byte(const std::filesystem::path& file, std::uint64_t at);
+std::filesystem::path shard_of(const std::filesystem::path& run, int step);
+// Everything below a folder, for "nothing was written".
+std::vector<std::string> tree(const std::filesystem::path& folder);
+std::vector<std::string> lines(const std::string& text);
+
+// Same metrics and the same bytes in the last checkpoint.
+void expect_same_run(const std::filesystem::path& got, const std::filesystem::path& want);
+// Exit code, and one line on standard error that begins with "error: " and has all the words.
+void expect_refusal(const Outcome& o, int code, const std::vector<std::string>& words);
+
+}  // namespace grist::test
