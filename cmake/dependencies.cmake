@@ -11,7 +11,6 @@ find_package(ZLIB REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(zstd REQUIRED IMPORTED_TARGET libzstd)
 pkg_check_modules(pcre2 REQUIRED IMPORTED_TARGET libpcre2-8)
-find_package(benchmark)
 find_package(BLAS)  # OpenBLAS: the yardstick of the benchmarks, not on the training path
 
 if(NOT GRIST_CUDA STREQUAL "OFF")
