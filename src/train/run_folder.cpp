@@ -28,9 +28,10 @@ void RunFolder::check_owner(const LoadedConfig& now) const {
   const auto metrics_bytes = std::filesystem::file_size(metrics(), unreadable);
   if ((unreadable || metrics_bytes == 0) && list_steps(checkpoints()).empty())
     return;  // a run that ended before its first step left nothing to protect
-  const LoadedConfig before = load_config(config(), {});
+  const std::optional<LoadedConfig> before = last_config();
+  if (!before) return;  // the checkpoint's tensors still tell another architecture
   std::string changed;
-  for (const ConfigDifference& d : config_differences(before.config, now.config)) {
+  for (const ConfigDifference& d : config_differences(before->config, now.config)) {
     if (d.architecture) {
       fail(ExitCode::cannot_create,
            "{}: holds another run: {} is {} there and {} here; choose another run.dir or restore "
@@ -41,6 +42,18 @@ void RunFolder::check_owner(const LoadedConfig& now) const {
     changed += fmt::format("{}{} {} -> {}", changed.empty() ? "" : ", ", d.key, d.before, d.after);
   }
   if (!changed.empty()) log::info("changed since the last start: {}", changed);
+}
+
+// Written by an older version or by hand, it may not load any more; that is no reason to lose a
+// run.
+std::optional<LoadedConfig> RunFolder::last_config() const {
+  try {
+    return load_config(config(), {});
+  } catch (const Error& e) {
+    const std::string what = e.what();
+    log::warn("{}; this record of the last start is not used", what.substr(0, what.find('\n')));
+    return {};
+  }
 }
 
 void RunFolder::lock() {

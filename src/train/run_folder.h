@@ -2,6 +2,7 @@
 // The folder of a run: config.yaml (resolved), metrics.jsonl, checkpoints/, tensorboard/. A folder
 // belongs to one run: one that holds another architecture is refused.
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "grist/ckpt/storage.h"
@@ -27,6 +28,7 @@ class RunFolder {
   void write_config(const std::string& yaml) const;
 
  private:
+  std::optional<LoadedConfig> last_config() const;
   std::filesystem::path path_;
   FolderLock lock_;
 };

@@ -270,15 +270,17 @@ void Run::print_plan() const {
               static_cast<double>(samples_->num_tokens(s)) / 1e6);
   }
   log::info(
-      "step: {} sequences of {} tokens in micro-batches of {}; {:.3f} GFLOP a token forward and "
+      "step: {} sequences of {} tokens in micro-batches of {}; {:.3g} GFLOP a token forward and "
       "backward; this machine's peak {:.0f} GFLOP/s",
       c.train.global_batch_size, c.data.seq_length, c.train.micro_batch_size,
       flops_per_token_ / 1e9, peak_flops_ / 1e9);
   log::info("memory:");
   for (const MemoryLedger::Entry& e : ledger_.entries())
     log::info("  {:<32}{:>12}", e.label, human_bytes(e.bytes));
+  constexpr std::size_t kSaving = 2 * kCheckpointBlock;  // one block is filled, one written
+  log::info("  {:<32}{:>12}", "checkpoint blocks (when saving)", human_bytes(kSaving));
   log::info("  {:<32}{:>12}", "program and libraries", human_bytes(program_bytes_));
-  log::info("  {:<32}{:>12}", "sum", human_bytes(ledger_.total_bytes() + program_bytes_));
+  log::info("  {:<32}{:>12}", "sum", human_bytes(ledger_.total_bytes() + kSaving + program_bytes_));
 }
 
 }  // namespace grist::train

@@ -96,6 +96,16 @@ TEST_F(BadState, CheckpointsOfAnotherArchitecture) {
   EXPECT_FALSE(fs::exists(world() / "child"));
 }
 
+// Only a record: the checkpoint has its own.
+TEST_F(BadState, UnreadableConfigOfTheLastStartIsPassedOver) {
+  File::open_append(part_ / "config.yaml").append("garbage: [");
+  const Outcome o = world().train("part");
+  EXPECT_EQ(o.code, 0) << o;
+  EXPECT_EQ(lines(o.err).size(), 1U) << o;
+  EXPECT_TRUE(o.err.starts_with("warning: part/config.yaml:")) << o;
+  expect_same_run(part_, world() / "whole");
+}
+
 TEST_F(BadState, ChangedDataIsAnErrorThatSaysWhatToDo) {
   const std::vector<std::string> before = tree(part_);
   expect_refusal(world().train("part", {"data.train=[{path: validation}]"}), 65,

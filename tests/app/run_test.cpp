@@ -104,12 +104,31 @@ TEST(Schedules, WsdWarmsUpHoldsAndDecays) {
 
 // ---- TensorBoard -----------------------------------------------------------------------------
 
-// One record's payload; checks that its length leaves room for the sums.
+// Bit by bit, unlike the writer's table.
+std::uint32_t masked_crc32c(std::string_view bytes) {
+  std::uint32_t c = ~0U;
+  for (const char b : bytes) {
+    c ^= static_cast<unsigned char>(b);
+    for (int bit = 0; bit < 8; ++bit) c = (c >> 1) ^ ((c & 1U) != 0 ? 0x82F63B78U : 0U);
+  }
+  c = ~c;
+  return ((c >> 15) | (c << 17)) + 0xa282ead8U;
+}
+
+std::uint32_t sum_at(const std::string& file, std::size_t at) {
+  std::uint32_t sum = 0;
+  std::memcpy(&sum, &file.at(at + 3) - 3, sizeof sum);
+  return sum;
+}
+
+// One record's payload, its sums checked.
 std::string take_record(std::string& file) {
   std::uint64_t size = 0;
-  if (file.size() < 12) throw std::runtime_error("record without a header");
+  if (file.size() < 16) throw std::runtime_error("record without a header");
   std::memcpy(&size, file.data(), sizeof size);
   if (file.size() < 16 + size) throw std::runtime_error("record is cut");
+  EXPECT_EQ(sum_at(file, 8), masked_crc32c(std::string_view(file).substr(0, 8)));
+  EXPECT_EQ(sum_at(file, 12 + size), masked_crc32c(std::string_view(file).substr(12, size)));
   std::string payload = file.substr(12, size);
   file.erase(0, 16 + size);
   return payload;
