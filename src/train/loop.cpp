@@ -229,7 +229,7 @@ void Run::save() {
   if (!parent_.is_null()) request.state.set("parent", parent_);
   request.shards = {checkpoint_slices(*model_, *moments_)};
   request.texts = {{"config.yaml", to_yaml(loaded_)}};
-  if (tokenizer_) request.texts.push_back({"tokenizer.json", read_text(config().data.tokenizer)});
+  request.texts.insert(request.texts.end(), tokenizer_texts_.begin(), tokenizer_texts_.end());
   const SavedStep saved = checkpoints_->save(request);
   saved_step_ = counters_.step;
   unsaved_ = false;

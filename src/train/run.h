@@ -61,6 +61,8 @@ class Run {
   ThreadPool pool_;
   Scratch scratch_;
   Context context_;
+  std::vector<TextFile>
+      tokenizer_texts_;  // of the start: the files may change or go during the run
   std::optional<Tokenizer> tokenizer_;
   std::optional<SampleStream> samples_;
   std::vector<ValidationSet> validation_;

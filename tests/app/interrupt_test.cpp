@@ -147,6 +147,22 @@ TEST_F(Interrupted, TimeLimitSavesAndEachStartMakesProgress) {
   expect_same_run(world() / "limited", world() / "undisturbed");
 }
 
+// Files that were read at the start may go.
+TEST_F(Interrupted, TokenizerFileIsNotNeededAfterTheStart) {
+  std::filesystem::copy_file(world() / "tokenizer/tokenizer.json", world() / "gone.json");
+  Child child(world().path(),
+              world().train_arguments("undisturbed-by-that",
+                                      {"data.tokenizer=gone.json", "train.train_iters=100000",
+                                       "checkpoint.save_interval=0"}));
+  while (child.running() && !std::filesystem::exists(world() / "undisturbed-by-that/metrics.jsonl"))
+    child.outlives(microseconds(2000));
+  std::filesystem::remove(world() / "gone.json");
+  child.send(SIGTERM);
+  const Outcome o = child.wait();
+  EXPECT_EQ(o.code, 75) << o.err;
+  EXPECT_EQ(world().run({"generate", "undisturbed-by-that", "--prompt", "ab"}).code, 0);
+}
+
 // What a killed run wrote behind its last checkpoint is kept beside.
 TEST_F(Interrupted, LinesBehindTheCheckpointAreKeptAside) {
   ASSERT_EQ(world().train("tail", {"train.train_iters=8"}).code, 0);
