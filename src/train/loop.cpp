@@ -74,6 +74,8 @@ void Run::load_global_batch(std::int64_t samples) {
   }
 }
 
+// One optimizer step; or nothing at all when a signal comes before its update, so that a stop waits
+// for one micro-batch only.
 void Run::step() {
   const std::int64_t samples = global_batch_size_at(config().train, counters_.samples);
   load_global_batch(samples);
@@ -84,6 +86,7 @@ void Run::step() {
                       .micro_batch_weight = 1.0F / static_cast<float>(batches_.size()),
                       .first = true};
   for (const Batch& b : batches_) {
+    if (stop_signal() != 0) return;  // nothing has changed yet; the resumed run takes this step
     model_->forward_backward(context_, *activations_, view(b), scale, statistics_);
     scale.first = false;
   }
@@ -108,8 +111,7 @@ void Run::step() {
     ++counters_.skipped_in_a_row;
     log::warn(
         "step {}: loss {:.6g} or gradient norm {:.6g} is not finite; the update is skipped, "
-        "nothing "
-        "has changed ({} in a row)",
+        "nothing has changed ({} in a row)",
         number, std::abs(total), std::abs(result.grad_norm), counters_.skipped_in_a_row);
   }
   if (due(number, config().log.interval) || number == config().train.train_iters || !result.applied)

@@ -147,6 +147,20 @@ TEST_F(Interrupted, TimeLimitSavesAndEachStartMakesProgress) {
   expect_same_run(world() / "limited", world() / "undisturbed");
 }
 
+// Ten thousand micro-batches a step: a stop does not wait for the last of them.
+TEST_F(Interrupted, StopsInsideALongStep) {
+  Child child(world().path(), world().train_arguments("long", {"train.global_batch_size=20000"}));
+  while (child.running() && !std::filesystem::exists(world() / "long/metrics.jsonl"))
+    child.outlives(microseconds(2000));
+  ASSERT_TRUE(child.outlives(microseconds(300000)));
+  child.send(SIGTERM);
+  const Outcome o = child.wait();
+
+  EXPECT_EQ(o.code, 75) << o;
+  EXPECT_EQ(saved_steps(world() / "long"), std::vector<int>{0});
+  EXPECT_TRUE(metrics_records(world() / "long").empty());
+}
+
 // Files that were read at the start may go.
 TEST_F(Interrupted, TokenizerFileIsNotNeededAfterTheStart) {
   std::filesystem::copy_file(world() / "tokenizer/tokenizer.json", world() / "gone.json");
