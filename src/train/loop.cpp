@@ -76,6 +76,8 @@ const std::vector<Batch>& Run::global_batch() {
   return loader_->get(now, last ? SampleRange{} : range_at(now.first + now.count));
 }
 
+// One optimizer step; or nothing at all when a signal comes before its update, so that a stop waits
+// for one micro-batch only.
 void Run::step() {
   const std::vector<Batch>& batches = global_batch();
   const std::int64_t samples =
@@ -87,6 +89,7 @@ void Run::step() {
                       .micro_batch_weight = 1.0F / static_cast<float>(batches.size()),
                       .first = true};
   for (const Batch& b : batches) {
+    if (stop_signal() != 0) return;  // nothing has changed yet; the resumed run takes this step
     model_->forward_backward(context_, *activations_, view(b), scale, statistics_);
     scale.first = false;
   }
@@ -111,8 +114,7 @@ void Run::step() {
     ++counters_.skipped_in_a_row;
     log::warn(
         "step {}: loss {:.6g} or gradient norm {:.6g} is not finite; the update is skipped, "
-        "nothing "
-        "has changed ({} in a row)",
+        "nothing has changed ({} in a row)",
         number, std::abs(total), std::abs(result.grad_norm), counters_.skipped_in_a_row);
   }
   if (due(number, config().log.interval) || number == config().train.train_iters || !result.applied)
@@ -231,7 +233,7 @@ void Run::save() {
   if (!parent_.is_null()) request.state.set("parent", parent_);
   request.shards = {checkpoint_slices(*model_, *moments_)};
   request.texts = {{"config.yaml", to_yaml(loaded_)}};
-  if (tokenizer_) request.texts.push_back({"tokenizer.json", tokenizer_json_});
+  request.texts.insert(request.texts.end(), tokenizer_texts_.begin(), tokenizer_texts_.end());
   const SavedStep saved = checkpoints_->save(request);
   saved_step_ = counters_.step;
   unsaved_ = false;

@@ -62,8 +62,9 @@ class Run {
   ThreadPool pool_;
   Scratch scratch_;
   Context context_;
+  std::vector<TextFile>
+      tokenizer_texts_;  // of the start: the files may change or go during the run
   std::optional<Tokenizer> tokenizer_;
-  std::string tokenizer_json_;  // its file as it was at the start; goes into every checkpoint
   std::optional<SampleStream> samples_;
   std::optional<BatchLoader> loader_;
   std::vector<ValidationSet> validation_;

@@ -64,6 +64,17 @@ OptimizerEntry entry(const nn::NamedTensor& t, const Moments& moments, const Opt
           .lr_factor = factor};
 }
 
+// The files that Tokenizer::load reads, for the checkpoints.
+std::vector<TextFile> tokenizer_texts(const std::filesystem::path& path) {
+  const bool folder = std::filesystem::is_directory(path);
+  const std::filesystem::path file = folder ? path / "tokenizer.json" : path;
+  std::vector<TextFile> texts = {{"tokenizer.json", read_text(file)}};
+  const std::filesystem::path beside = file.parent_path() / "tokenizer_config.json";
+  if (std::filesystem::exists(beside))
+    texts.push_back({"tokenizer_config.json", read_text(beside)});
+  return texts;
+}
+
 }  // namespace
 
 Run::Run(LoadedConfig loaded, const TrainOptions& options)
@@ -128,9 +139,8 @@ void Run::resolve_device() const {
 
 void Run::resolve_vocabulary() {
   if (config().data.tokenizer.empty()) return;
-  const std::filesystem::path path = config().data.tokenizer;
-  tokenizer_ = Tokenizer::load(path);
-  tokenizer_json_ = read_text(std::filesystem::is_directory(path) ? path / "tokenizer.json" : path);
+  tokenizer_ = Tokenizer::load(config().data.tokenizer);
+  tokenizer_texts_ = tokenizer_texts(config().data.tokenizer);
   resolve_vocab_size(loaded_, tokenizer_->vocab_size(), config().data.tokenizer);
 }
 

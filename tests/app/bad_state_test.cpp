@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "app/support.h"
+#include "grist/ckpt/safetensors.h"
 
 namespace grist::test {
 namespace {
@@ -38,6 +39,25 @@ TEST_F(BadState, DamagedNewestStepFallsBackLoudly) {
   EXPECT_NE(o.out.find("resuming at step 16"), std::string::npos) << o;
   expect_same_run(part_, world() / "whole");
   EXPECT_EQ(world().run({"checkpoint", "verify", "part"}).code, 0);
+}
+
+TEST_F(BadState, GenerateTakesTheStepBefore) {
+  // In the weights of the model, so that it is among what generation reads.
+  const SafetensorsReader shard(shard_of(part_, 20));
+  flip_byte(shard.path(), shard.at("model.embed_tokens.weight").begin + 100);
+  const Arguments arguments = {"generate",      "part", "--prompt",     "ab",
+                               "--temperature", "0",    "--max-tokens", "12"};
+
+  const Outcome o = world().run(arguments);
+
+  EXPECT_EQ(o.code, 0) << o;
+  EXPECT_EQ(lines(o.err).size(), 1U) << o;
+  EXPECT_NE(o.err.find("step-00000020"), std::string::npos) << o;
+  Arguments older = arguments;
+  older[1] = "part/checkpoints/step-00000016";
+  EXPECT_EQ(world().run(older).out, o.out);
+  older[1] = "part/checkpoints/step-00000020";
+  EXPECT_EQ(world().run(older).code, 65);
 }
 
 TEST_F(BadState, DamagedManifestsAndTextsFallBackToo) {

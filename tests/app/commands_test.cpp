@@ -59,9 +59,10 @@ TEST(Commands, PathFromTextToRunFolder) {
   EXPECT_TRUE(std::filesystem::is_regular_file(run / "config.yaml"));
   EXPECT_EQ(read_text(run / "checkpoints/latest"), "step-00000024\n");
   EXPECT_EQ(saved_steps(run), (std::vector<int>{16, 20, 24}));
-  EXPECT_EQ(tree(step_folder(run, 24)),
-            (std::vector<std::string>{"config.yaml", "manifest.json",
-                                      "shard-00000-of-00001.safetensors", "tokenizer.json"}));
+  EXPECT_EQ(
+      tree(step_folder(run, 24)),
+      (std::vector<std::string>{"config.yaml", "manifest.json", "shard-00000-of-00001.safetensors",
+                                "tokenizer.json", "tokenizer_config.json"}));
   int steps = 0, validations = 0;
   for (const Json& record : metrics_records(run)) {
     if (record.find("val_loss") != nullptr) {

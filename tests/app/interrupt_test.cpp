@@ -147,6 +147,36 @@ TEST_F(Interrupted, TimeLimitSavesAndEachStartMakesProgress) {
   expect_same_run(world() / "limited", world() / "undisturbed");
 }
 
+// Ten thousand micro-batches a step: a stop does not wait for the last of them.
+TEST_F(Interrupted, StopsInsideALongStep) {
+  Child child(world().path(), world().train_arguments("long", {"train.global_batch_size=20000"}));
+  while (child.running() && !std::filesystem::exists(world() / "long/metrics.jsonl"))
+    child.outlives(microseconds(2000));
+  ASSERT_TRUE(child.outlives(microseconds(300000)));
+  child.send(SIGTERM);
+  const Outcome o = child.wait();
+
+  EXPECT_EQ(o.code, 75) << o;
+  EXPECT_EQ(saved_steps(world() / "long"), std::vector<int>{0});
+  EXPECT_TRUE(metrics_records(world() / "long").empty());
+}
+
+// Files that were read at the start may go.
+TEST_F(Interrupted, TokenizerFileIsNotNeededAfterTheStart) {
+  std::filesystem::copy_file(world() / "tokenizer/tokenizer.json", world() / "gone.json");
+  Child child(world().path(),
+              world().train_arguments("undisturbed-by-that",
+                                      {"data.tokenizer=gone.json", "train.train_iters=100000",
+                                       "checkpoint.save_interval=0"}));
+  while (child.running() && !std::filesystem::exists(world() / "undisturbed-by-that/metrics.jsonl"))
+    child.outlives(microseconds(2000));
+  std::filesystem::remove(world() / "gone.json");
+  child.send(SIGTERM);
+  const Outcome o = child.wait();
+  EXPECT_EQ(o.code, 75) << o.err;
+  EXPECT_EQ(world().run({"generate", "undisturbed-by-that", "--prompt", "ab"}).code, 0);
+}
+
 // What a killed run wrote behind its last checkpoint is kept beside.
 TEST_F(Interrupted, LinesBehindTheCheckpointAreKeptAside) {
   ASSERT_EQ(world().train("tail", {"train.train_iters=8"}).code, 0);

@@ -14,6 +14,7 @@ TEST(SameNumbers, ForAnyNumberOfThreadsAndRecomputation) {
   ASSERT_EQ(world().train("same").code, 0);
   const std::vector<Arguments> variants = {{"threads=2"},
                                            {"threads=3"},
+                                           {"data.tokenizer=tokenizer"},
                                            {"train.recompute=selective"},
                                            {"train.recompute=full"},
                                            {"train.recompute=full", "threads=2"},
@@ -34,7 +35,7 @@ TEST(SameNumbers, ValidationAndLoggingDoNotTouchTraining) {
               tensors(step_folder(world() / "talkative", 24)));
 }
 
-// With one long document a row and no balance loss a step's gradient does not depend on how its
+// Without a balance loss and without capacity, a step's gradient does not depend on how its
 // sequences are cut into micro-batches, but for rounding.
 TEST(SameNumbers, ForAnyAccumulation) {
   const Arguments sets = {"model.moe.aux_loss_coeff=0", "train.train_iters=4",
