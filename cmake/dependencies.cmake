@@ -14,6 +14,5 @@ pkg_check_modules(pcre2 REQUIRED IMPORTED_TARGET libpcre2-8)
 find_package(BLAS)  # OpenBLAS: the yardstick of the benchmarks, not on the training path
 
 if(NOT GRIST_CUDA STREQUAL "OFF")
-  find_package(CUDAToolkit QUIET)
   message(STATUS "CUDA backend: not part of this version; building the CPU backend only")
 endif()

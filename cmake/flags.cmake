@@ -12,7 +12,7 @@ endif()
 
 add_library(grist_flags INTERFACE)
 target_include_directories(grist_flags INTERFACE ${PROJECT_SOURCE_DIR}/include)
-target_compile_options(grist_flags INTERFACE -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor -Werror
+target_compile_options(grist_flags INTERFACE -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor $<$<OR:$<BOOL:${GRIST_SANITIZE}>,$<VERSION_LESS:${CMAKE_CXX_COMPILER_VERSION},13>>:-Werror>  # new warnings of newer compilers must not stop a user
                                              -ffp-contract=off  # a*b+c is fused only where the code says fma
                                              -fno-math-errno -fno-omit-frame-pointer)
 find_program(GRIST_MOLD mold)

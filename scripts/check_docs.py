@@ -52,6 +52,8 @@ def words_of(line, in_code, tops):
 def check(path, tops):
     problems, in_code = [], False
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if re.fullmatch(r"[A-Z]+_OUTPUT", line):
+            problems.append(f"{path.name}:{number}: {line} stands where real output should")
         if line.lstrip().startswith("```"):
             in_code = not in_code
             continue

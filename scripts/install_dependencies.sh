@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the distribution packages that building and testing need, and only those that are
-# missing. Debian 12 and later, Ubuntu 22.04 and later. Without the right to install it lists what
+# missing. Debian 12 and later, Ubuntu 24.04 and later. Without the right to install it lists what
 # is missing and exits 1.
 set -euo pipefail
 
@@ -43,10 +43,12 @@ else
     as_root=()
   elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
     as_root=(sudo -n)
+  elif command -v sudo >/dev/null && [[ -t 0 ]] && sudo -v; then
+    as_root=(sudo)
   else
     die "missing: ${wanted[*]}; ask an administrator to run: apt-get install ${wanted[*]}"
   fi
-  has_candidate "${wanted[0]}" || "${as_root[@]}" apt-get -q update ||
+  "${as_root[@]}" apt-get -q update || has_candidate "${wanted[0]}" ||
     die "apt-get update failed; check the network and /etc/apt/sources.list"
   for package in "${wanted[@]}"; do
     has_candidate "$package" ||

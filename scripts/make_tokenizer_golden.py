@@ -4,7 +4,7 @@
 tests/data/tokenizer/parity_text.h generates the same text from the same snippets and compares
 hashes of the ids, chunk by chunk. Run by hand:
     pip install tokenizers
-    python scripts/make_tokenizer_golden.py ../shared/data/gpt2/tokenizer.json
+    python scripts/make_tokenizer_golden.py PATH/gpt2/tokenizer.json
 """
 
 import copy

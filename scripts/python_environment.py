@@ -38,6 +38,7 @@ def _make_environment(packages):
         venv.create(folder, with_pip=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        sys.exit(f"cannot make {folder}: {error}; or set GRIST_PYTHON to a Python that has them")
+        sys.exit(f"cannot make {folder}: {error}; on Debian: apt-get install python3-venv; or "
+                 "set GRIST_PYTHON to a Python that has them")
     stamp.write_text(wanted)
     return python

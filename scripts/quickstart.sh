@@ -25,6 +25,7 @@ report() { # report SECONDS-AT-START TEXT
 quiet() {
   local start=$SECONDS text=$1 status=0
   shift
+  echo "quickstart: $text ..."
   "$@" >"$log" 2>&1 || status=$?
   if ((status != 0)); then
     tail -n 30 "$log" >&2
@@ -38,7 +39,8 @@ shown() {
   local start=$SECONDS text=$1 status=0
   shift
   "$@" || status=$?
-  ((status == 0)) || die "$text: '$*' ended with code $status; start this script again to go on"
+  ((status != 75)) || die "$text: stopped and saved; start this script again to go on"
+  ((status == 0)) || die "$text: '$*' failed with code $status; its message is above"
   report "$start" "$text"
 }
 

@@ -1,10 +1,14 @@
 #pragma once
 // Memory for the activations of one micro-batch, laid out once. What a layer keeps for its backward
 // pass depends on `recompute`:
-//   none       everything backward reads
-//   selective  drops the outputs of both norms and the up-projections z (cheap to make again
-//   relative to their size) full       keeps a layer's input and its routing; the rest is made
-//   again
+//
+// none: everything backward reads.
+//
+// selective: all but the outputs of both norms and the up-projections z, which are large and cheap
+// to make again.
+//
+// full: a layer's input and its routing; the rest is made again.
+//
 // Routing (choices, weights, plan) is always kept: it is decided once, recomputation reuses it and
 // cannot flip an expert.
 #include <vector>

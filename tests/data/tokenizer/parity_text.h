@@ -18,13 +18,11 @@ inline std::filesystem::path golden_folder() {
   return std::filesystem::path(GRIST_TESTS_DIR) / "golden" / "tokenizer";
 }
 
-// GPT-2's tokenizer.json in $GRIST_TEST_DATA or ../shared/data; nullopt: not on this machine.
+// GPT-2's tokenizer.json in $GRIST_TEST_DATA/gpt2; nullopt: not set, or not there.
 inline std::optional<std::filesystem::path> gpt2_file() {
   const char* env = std::getenv("GRIST_TEST_DATA");
-  const std::filesystem::path data =
-      env != nullptr ? std::filesystem::path(env)
-                     : std::filesystem::path(GRIST_SOURCE_DIR) / ".." / "shared" / "data";
-  const std::filesystem::path file = data / "gpt2" / "tokenizer.json";
+  if (env == nullptr) return std::nullopt;
+  const std::filesystem::path file = std::filesystem::path(env) / "gpt2" / "tokenizer.json";
   if (!std::filesystem::exists(file)) return std::nullopt;
   return file;
 }
