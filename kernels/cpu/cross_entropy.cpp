@@ -18,7 +18,8 @@
 namespace grist::cpu {
 namespace {
 
-// Rows a chunk: enough to use each packed weight often, few enough that the logits stay in cache.
+// Rows a chunk: enough to use each packed weight often, few enough that the logits of
+// a small vocabulary stay in cache.
 constexpr std::int64_t kLogitBytes = 8 << 20;
 constexpr std::int64_t kMinRows = 256;
 constexpr std::int64_t kMaxRows = 1024;

@@ -44,7 +44,7 @@ void expert_up_forward(const Context& ctx, const ops::ExpertUpForward& a) {
   };
   for_each_tile(ctx, tiles, [&](const Tile& t, const Tile* next, float* workspace) {
     const std::int64_t cols = t.col_end - t.col_begin;
-    BlockMultiply m{.c = z + t.row_begin * 2 * F + t.col_begin,
+    BlockMultiply m{.c = z + std::int64_t{t.row_begin} * 2 * F + t.col_begin,
                     .c_stride = 2 * F,
                     .a = x.from(t.row_begin),
                     .panels = panels(t),
@@ -98,7 +98,7 @@ void expert_down_backward(const Context& ctx, const ops::ExpertDownBackward& a) 
   for_each_tile(ctx, tiles, [&](const Tile& t, const Tile* next, float* workspace) {
     const std::int64_t col = t.col_begin;
     // h waits where dgate will be.
-    BlockMultiply m{.c = dz + t.row_begin * 2 * F + col,
+    BlockMultiply m{.c = dz + std::int64_t{t.row_begin} * 2 * F + col,
                     .c_stride = 2 * F,
                     .a = dy.from(t.row_begin),
                     .panels = panels(t),

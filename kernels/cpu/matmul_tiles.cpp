@@ -2,6 +2,7 @@
 // task. The cut may depend on the number of threads, because no result depends on the cut.
 #include <algorithm>
 
+#include "grist/core/check.h"
 #include "kernels/cpu/matmul.h"
 
 namespace grist::cpu {
@@ -120,6 +121,8 @@ void multiply_grouped(const Context& ctx, const GroupedMultiply& m) {
 void multiply_grouped_transposed(const Context& ctx, const GroupedTransposedMultiply& m) {
   const ScratchScope scope(ctx.scratch);
   const IsaKernels& isa = native_kernels();
+  GRIST_CHECK(static_cast<std::int64_t>(m.offsets.size()) * m.rows < INT32_MAX,
+              "{} groups of {} outputs", m.offsets.size(), m.rows);
   // The tiles cut the outputs, of which every group has the same number.
   auto* outputs = ctx.scratch->allocate<std::int32_t>(static_cast<std::int64_t>(m.offsets.size()));
   for (std::size_t g = 0; g < m.offsets.size(); ++g)

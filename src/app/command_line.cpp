@@ -36,7 +36,7 @@ template <class Arguments> void add_corpus_options(CLI::App* c, Arguments& a) {
                 "refuse: stop and name the bad lines; skip: count, name and pass over")
       ->capture_default_str();
   c->add_option("--threads", a.threads, "0: one per core")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0, 4096))
       ->capture_default_str();
 }
 
@@ -67,6 +67,7 @@ void add_tokenizer(CLI::App& app, Invocation& chosen, TokenizerCommands& a) {
   train
       ->add_option("--vocab-size", a.train.vocab_size,
                    "Tokens, special ones included (at least 257)")
+      ->check(CLI::Range(257, 1 << 24))
       ->required();
   train
       ->add_option("--output", a.train.output,
@@ -85,7 +86,7 @@ void add_generate(CLI::App& app, Invocation& chosen, GenerateArguments& a) {
   CLI::App* c = app.add_subcommand("generate", "Continue a prompt with a trained model");
   c->add_option("checkpoint", a.checkpoint, "A step folder, or a run folder (its newest good step)")
       ->required();
-  c->add_option("--prompt", a.prompt, "Text to continue; empty: begin a document");
+  c->add_option("--prompt", a.prompt, "Text to continue");
   c->add_option("--max-tokens", a.max_tokens)->capture_default_str();
   c->add_option("--temperature", a.temperature, "0: always the most likely token")
       ->capture_default_str();
@@ -94,7 +95,7 @@ void add_generate(CLI::App& app, Invocation& chosen, GenerateArguments& a) {
       ->capture_default_str();
   c->add_option("--seed", a.seed)->capture_default_str();
   c->add_option("--threads", a.threads, "0: one per core")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(0, 4096))
       ->capture_default_str();
   c->callback([&] { chosen = a; });
 }

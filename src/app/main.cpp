@@ -1,4 +1,5 @@
 // The grist binary: parse, run, and turn whatever is thrown into one line and an exit code.
+#include <cstdio>
 #include <exception>
 #include <new>
 
@@ -19,10 +20,14 @@ int main(int argc, char** argv) {
     grist::log::error("{}", e.what());
     code = e.code();
   } catch (const std::bad_alloc&) {
-    grist::log::error("out of memory; use a smaller model, micro_batch_size or recompute: full");
+    grist::log::error("out of memory");
     code = ExitCode::out_of_memory;
   } catch (const std::exception& e) {
     grist::log::error("internal error: {}", e.what());
+  }
+  if (code == ExitCode::ok && (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)) {
+    grist::log::error("standard output: write failed");
+    code = ExitCode::io;
   }
   return static_cast<int>(code);
 }

@@ -175,12 +175,45 @@ void check_schedule(Resolver& r) {
   check_wsd(r);
 }
 
+// Settings of experts that nothing would read.
+void check_experts_are_used(Resolver& r) {
+  const Config& c = r.config();
+  if (r.usable({"model.moe.token_drop_policy", "model.moe.capacity_factor"}) &&
+      c.model.moe.token_drop_policy != "probs" && !c.model.moe.capacity_factor)
+    r.problem("model.moe.token_drop_policy", "{} has no effect without capacity_factor",
+              c.model.moe.token_drop_policy);
+  if (!r.usable({"model.moe.num_experts"}) || c.model.moe.num_experts != 0) return;
+  for (const auto& [key, factor] : {std::pair{"optim.router_lr_factor", c.optim.router_lr_factor},
+                                    std::pair{"optim.expert_lr_factor", c.optim.expert_lr_factor}})
+    if (r.usable({key}) && factor != 1.0)
+      r.problem(key, "{} has no effect: the model has no experts", factor);
+}
+
+// Rows are counted in 32 bits.
+void check_rows(Resolver& r) {
+  const Config& c = r.config();
+  if (!r.usable({"train.micro_batch_size", "data.seq_length", "model.moe.num_experts_per_tok"}))
+    return;
+  const std::int64_t per_token = std::max<std::int64_t>(1, c.model.moe.num_experts_per_tok);
+  const double rows = static_cast<double>(c.train.micro_batch_size) *
+                      static_cast<double>(c.data.seq_length) * static_cast<double>(per_token);
+  if (rows > 2147483647.0)
+    r.problem("train.micro_batch_size",
+              "{} sequences of {} tokens with {} experts each are more than 2^31 rows; lower it",
+              c.train.micro_batch_size, c.data.seq_length, per_token);
+}
+
 void check_validation(Resolver& r) {
   const Config& c = r.config();
   if (c.data.validation.empty() && c.train.eval_interval > 0 &&
       r.usable({"data.validation", "train.eval_interval"}))
     r.problem("train.eval_interval", "{} has no effect: data.validation is empty",
               c.train.eval_interval);
+  for (std::size_t i = 0; i < c.data.validation.size(); ++i)
+    if (const std::string key = fmt::format("data.validation.{}.weight", i);
+        r.usable({key}) && c.data.validation[i].weight != 1.0)
+      r.problem(key, "{} has no effect: a validation source is read whole",
+                c.data.validation[i].weight);
   for (std::size_t i = 0; i < c.data.validation.size(); ++i)
     for (std::size_t j = 0; j < i; ++j)
       if (!c.data.validation[i].name.empty() &&
@@ -244,6 +277,8 @@ void check_model(Resolver& r) {
 void check_training(Resolver& r) {
   check_schedule(r);
   check_validation(r);
+  check_experts_are_used(r);
+  check_rows(r);
   check_parallel(r);
   const InitConfig& init = r.config().init;
   if (init.from.empty() && init.optimizer != "keep" && r.usable({"init.optimizer", "init.from"}))

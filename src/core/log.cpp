@@ -3,30 +3,26 @@
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
-#include <atomic>
-
 namespace grist::log {
 
 namespace {
-std::atomic<bool> quiet{false};
+template <class Sink> spdlog::logger make(const char* pattern) {
+  spdlog::logger made("grist", std::make_shared<Sink>());
+  made.set_pattern(pattern);
+  made.flush_on(spdlog::level::info);
+  return made;
+}
 
 spdlog::logger& logger(bool to_stderr) {
-  static spdlog::logger out("grist", std::make_shared<spdlog::sinks::stdout_sink_mt>());
-  static spdlog::logger err("grist", std::make_shared<spdlog::sinks::stderr_sink_mt>());
-  spdlog::logger& chosen = to_stderr ? err : out;
-  chosen.set_pattern(to_stderr ? "%l: %v" : "%v");
-  chosen.flush_on(spdlog::level::info);
-  return chosen;
+  static spdlog::logger out = make<spdlog::sinks::stdout_sink_mt>("%v");
+  static spdlog::logger err = make<spdlog::sinks::stderr_sink_mt>("%l: %v");
+  return to_stderr ? err : out;
 }
 }  // namespace
 
-void set_quiet(bool value) {
-  quiet = value;
-}
-
 void write(Level level, const std::string& line) {
   if (level == Level::info) {
-    if (!quiet) logger(false).info(line);
+    logger(false).info(line);
   } else if (level == Level::warn) {
     logger(true).warn(line);
   } else {

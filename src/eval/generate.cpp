@@ -13,6 +13,10 @@ namespace grist::eval {
 
 std::int32_t sample_token(std::span<const float> logits, const SamplingOptions& options,
                           std::uint64_t position) {
+  for (const float l : logits) {
+    if (!std::isfinite(l))
+      fail(ExitCode::numeric, "the model's logits are not finite; use an earlier checkpoint");
+  }
   const auto likelier = [&](std::int32_t a, std::int32_t b) {
     const float la = logits[static_cast<std::size_t>(a)], lb = logits[static_cast<std::size_t>(b)];
     return la > lb || (la == lb && a < b);
@@ -51,7 +55,8 @@ void check_options(const SamplingOptions& s, std::int64_t max_tokens) {
   if (s.top_k < 0) fail(ExitCode::usage, "--top-k {}: must be 0 (all) or more", s.top_k);
   if (!(s.top_p > 0 && s.top_p <= 1))
     fail(ExitCode::usage, "--top-p {}: must be above 0 and at most 1", s.top_p);
-  if (max_tokens < 1) fail(ExitCode::usage, "--max-tokens {}: must be 1 or more", max_tokens);
+  if (max_tokens < 1 || max_tokens > (1 << 24))
+    fail(ExitCode::usage, "--max-tokens {}: must be 1 to 2^24", max_tokens);
 }
 
 }  // namespace
@@ -65,12 +70,10 @@ StopReason generate(const Context& ctx, const TrainedModel& trained, const Gener
          trained.checkpoint.string());
   const Tokenizer& tokenizer = *trained.tokenizer;
   std::vector<std::int32_t> tokens = Encoder(tokenizer).encode(options.prompt);
-  if (tokens.empty()) {  // what a new document begins behind
-    if (!tokenizer.eos_id())
-      fail(ExitCode::usage,
-           "the prompt is empty and the tokenizer has no end-of-text token to begin with");
-    tokens.push_back(*tokenizer.eos_id());
-  }
+  if (tokens.empty())
+    fail(ExitCode::usage,
+         "the prompt is empty: the model has not learnt how documents begin; give --prompt some "
+         "text");
   const std::int64_t room = trained.config.model.max_position_embeddings;
   const auto length = static_cast<std::int64_t>(tokens.size());
   if (length >= room)

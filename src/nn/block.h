@@ -28,8 +28,11 @@ struct Residual {
 struct RoutingInput {
   ConstTensorView bias;       // (E) f32 or empty
   std::int64_t capacity = 0;  // 0: dropless
-  bool reuse = false;         // recomputation: choices and plan are already in act
 };
+
+// As routing takes it: empty where all is zero. A bias outlives its updates: a rate of 0 freezes
+// it.
+ConstTensorView selection_bias(const std::vector<float>& bias);
 
 struct BalanceScale {
   ConstTensorView load_fraction;  // (S, E) f32

@@ -63,9 +63,7 @@ Residual Decoder::run_layers(const Context& ctx, Activations& act, const Attenti
     mid_norm(run, true);
     const std::size_t moe = i - static_cast<std::size_t>(c.moe.first_k_dense_replace);
     RoutingInput routing;
-    if (model_.parameters().layers[i].is_moe() && c.moe.expert_bias_update_rate > 0) {
-      routing.bias = {model_.router_state_.bias[moe].data(), DType::f32, {c.moe.num_experts}};
-    }
+    if (run.p.is_moe()) routing.bias = selection_bias(model_.router_state_.bias[moe]);
     ffn_forward(run, routing);
     residual = {act.work.out, a.h_mid};
   }

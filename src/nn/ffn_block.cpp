@@ -167,7 +167,7 @@ void ffn_up(const LayerRun& run) {
 }
 
 void ffn_forward(const LayerRun& run, const RoutingInput& routing) {
-  if (run.p.is_moe() && !routing.reuse) route(run, routing);
+  if (run.p.is_moe()) route(run, routing);
   ffn_up(run);
   const TensorView out = run.work.out;
   if (!run.p.is_moe()) {

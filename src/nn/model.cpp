@@ -1,5 +1,6 @@
 #include "grist/nn/model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -35,7 +36,17 @@ double StepStatistics::z_loss() const {
   return sum;
 }
 
+ConstTensorView selection_bias(const std::vector<float>& bias) {
+  if (std::all_of(bias.begin(), bias.end(), [](float b) { return b == 0.0F; })) return {};
+  return {bias.data(), DType::f32, {static_cast<std::int64_t>(bias.size())}};
+}
+
 namespace {
+
+// 1.1 * 3000 / 10 is 330.0000000000001 in binary; the capacity meant is 330.
+std::int64_t ceil_of(double x) {
+  return static_cast<std::int64_t>(std::ceil(x - 1e-9 * x));
+}
 
 // One pass over the layers with everything that stays the same during it.
 class Pass {
@@ -59,7 +70,7 @@ class Pass {
       input_norm(run, residual);
       attention_forward(run, attention_);
       mid_norm(run, true);
-      ffn_forward(run, routing(i, capacity, false));
+      ffn_forward(run, routing(i, capacity));
       residual = {act_.work.out, act_.layers[i].h_mid};
     }
     ops::rms_norm_forward(ctx_, {.y = act_.n_final,
@@ -122,12 +133,9 @@ class Pass {
     return {ctx_, config_, parameters_.layers[i], act_.layers[i], act_.work, act_.tokens()};
   }
 
-  RoutingInput routing(std::size_t i, std::int64_t capacity, bool reuse) const {
-    RoutingInput r{{}, capacity, reuse};
-    if (config_.moe.expert_bias_update_rate > 0 && i >= first_moe()) {
-      r.bias = {routers_.bias[i - first_moe()].data(), DType::f32, {config_.moe.num_experts}};
-    }
-    return r;
+  RoutingInput routing(std::size_t i, std::int64_t capacity) const {
+    if (i < first_moe()) return {};
+    return {selection_bias(routers_.bias[i - first_moe()]), capacity};
   }
 
   // Makes again what the policy did not keep. The same operations on the same inputs: the same
@@ -234,8 +242,7 @@ void Model::forward_backward(const Context& ctx, Activations& act, const Batch& 
   if (config_.moe.capacity_factor && config_.moe.num_experts > 0) {
     const double rows = *config_.moe.capacity_factor *
                         static_cast<double>(config_.moe.num_experts_per_tok * act.tokens());
-    capacity =
-        static_cast<std::int64_t>(std::ceil(rows / static_cast<double>(config_.moe.num_experts)));
+    capacity = ceil_of(rows / static_cast<double>(config_.moe.num_experts));
   }
   Pass pass(ctx, config_, parameters_, router_state_, act, batch, rope_table_);
   pass.forward(capacity);

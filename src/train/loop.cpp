@@ -6,6 +6,7 @@
 #include "grist/core/check.h"
 #include "grist/core/log.h"
 #include "grist/core/stop.h"
+#include "grist/data/prepare.h"
 #include "grist/optim/schedule.h"
 #include "run.h"
 
@@ -63,7 +64,7 @@ std::optional<ExitCode> Run::stop_requested() {
 }
 
 double Run::hours() const {
-  return seconds(Clock::now() - start_) / 3600;
+  return seconds(Clock::now() - born_) / 3600;
 }
 
 // The step's micro-batches; those of the next step are read meanwhile.
@@ -190,7 +191,10 @@ bool Run::evaluate(ValidationRecord& record) {
       result.loss_sum += model_->evaluate(context_, *activations_, view(batch));
       result.tokens += batch.num_targets;
     }
-    if (count == all) result.bytes = set.source_bytes();
+    if (count == all) {
+      result.bytes = set.source_bytes();
+      result.all_tokens = set.num_tokens();
+    }
     record.sets.push_back(result);
   }
   return true;
@@ -230,6 +234,7 @@ void Run::save() {
   request.layout.set("world", 1);
   request.state.set("counters", to_json(counters_));
   request.state.set("data", samples_->fingerprints());
+  if (tokenizer_) request.state.set("tokenizer", tokenizer_hash(*tokenizer_));
   if (!parent_.is_null()) request.state.set("parent", parent_);
   request.shards = {checkpoint_slices(*model_, *moments_)};
   request.texts = {{"config.yaml", to_yaml(loaded_)}};

@@ -81,8 +81,14 @@ Json to_json(const StepRecord& r) {
 
 namespace {
 
+double mean_loss(const ValidationRecord::Set& s) {
+  return s.tokens > 0 ? s.loss_sum / static_cast<double>(s.tokens) : 0.0;
+}
+
+// Every token is charged at the mean loss, also the first of a document, which is no target.
 double bits_per_byte(const ValidationRecord::Set& s) {
-  return s.loss_sum / std::numbers::ln2 / static_cast<double>(s.bytes);
+  return mean_loss(s) * static_cast<double>(s.all_tokens) / std::numbers::ln2 /
+         static_cast<double>(s.bytes);
 }
 
 ValidationRecord::Set all_sets(const ValidationRecord& r) {
@@ -92,14 +98,11 @@ ValidationRecord::Set all_sets(const ValidationRecord& r) {
     sum.loss_sum += s.loss_sum;
     sum.tokens += s.tokens;
     sum.bytes += s.bytes;
+    sum.all_tokens += s.all_tokens;
     bytes_known = bytes_known && s.bytes > 0;
   }
   if (!bytes_known) sum.bytes = 0;
   return sum;
-}
-
-double mean_loss(const ValidationRecord::Set& s) {
-  return s.tokens > 0 ? s.loss_sum / static_cast<double>(s.tokens) : 0.0;
 }
 
 std::string count(double n) {

@@ -50,6 +50,7 @@ struct ValidationRecord {
     std::string name;
     double loss_sum = 0;  // nats
     std::int64_t tokens = 0;
+    std::int64_t all_tokens = 0;  // of the set, targets or not
     std::int64_t bytes = 0;  // of the text behind the tokens; 0: not known, or only a part was read
   };
   std::int64_t step = 0;

@@ -36,6 +36,7 @@ class Run {
   void start_or_resume();
   void open_folder();
   void start_from_parent();
+  void check_same_model(const CheckpointReader& step) const;
   bool resume();
   void warm_up();
   void print_plan() const;
@@ -86,7 +87,8 @@ class Run {
   double flops_per_token_ = 0;  // forward and backward
   double peak_flops_ = 0;       // measured, all threads
   using Clock = std::chrono::steady_clock;
-  Clock::time_point start_ = Clock::now(), logged_ = Clock::now();
+  const Clock::time_point born_ = Clock::now();  // max_hours counts from here
+  Clock::time_point start_ = born_, logged_ = born_;
   std::int64_t logged_tokens_ = 0;
   std::int64_t logged_step_ = 0;
 };

@@ -189,10 +189,33 @@ void Run::start_or_resume() {
 void Run::open_folder() {
   std::string yaml = to_yaml(loaded_);
   if (!parent_.is_null()) yaml = "# continued from " + parent_.dump() + "\n" + yaml;
-  folder_->write_config(yaml);
+  make_directories(folder_->path());
   folder_->lock();
+  if (!unsaved_ || list_steps(folder_->checkpoints()).empty()) {
+    folder_->write_config(yaml);
+  } else {
+    fail(ExitCode::cannot_create, "{}: another run began here meanwhile; choose another run.dir",
+         folder_->path().string());
+  }
   metrics_.emplace(folder_->metrics(), counters_.metrics_bytes);
   if (config().log.tensorboard) tensorboard_.emplace(folder_->tensorboard());
+}
+
+// Shapes are checked when tensors are read; this finds what shapes do not show, e.g. rope_theta.
+void Run::check_same_model(const CheckpointReader& step) const {
+  const std::string where = (step.path() / "config.yaml").string();
+  const Config before = parse_config(step.text("config.yaml"), where, {}).config;
+  for (const ConfigDifference& d : config_differences(before, config())) {
+    if (!d.architecture) continue;
+    fail(ExitCode::bad_data, "{}: of another architecture: {} is {} there and {} here",
+         step.path().string(), d.key, d.before.empty() ? "not set" : d.before,
+         d.after.empty() ? "not set" : d.after);
+  }
+  const Json* tokenizer = step.state().find("tokenizer");
+  if (tokenizer != nullptr && tokenizer_ && tokenizer->as_string() != tokenizer_hash(*tokenizer_))
+    fail(ExitCode::bad_data,
+         "{}: trained with another tokenizer than {}; use the one in its folder",
+         step.path().string(), config().data.tokenizer);
 }
 
 bool Run::resume() {
@@ -211,11 +234,18 @@ bool Run::resume() {
   const std::vector<TensorDestination> destinations = checkpoint_destinations(*model_, &*moments_);
   const std::optional<CheckpointReader> step = load_newest(folder, destinations);
   if (!step) {
+    if (std::filesystem::exists(folder / "latest"))
+      fail(ExitCode::bad_data,
+           "{}: a checkpoint was committed here, but no step is left; restore one, or choose "
+           "another "
+           "run.dir to start again",
+           folder.string());
     if (mode == "required")
       fail(ExitCode::not_found, "{}: no checkpoint, and checkpoint.resume is required",
            folder.string());
     return false;
   }
+  check_same_model(*step);
   samples_->check_fingerprints(step->state().at("data"));
   counters_ = counters_from_json(step->state().at("counters"));
   optimizer_->set_adam_steps(counters_.adam_steps);
@@ -234,6 +264,7 @@ void Run::start_from_parent() {
   if (!step) fail(ExitCode::bad_data, "init.from: {}: no usable checkpoint", config().init.from);
   const std::vector<TensorDestination> destinations =
       checkpoint_destinations(*model_, keep ? &*moments_ : nullptr);
+  check_same_model(*step);
   step->read(destinations, {.ignore_prefixes = keep ? std::vector<std::string>{}
                                                     : std::vector<std::string>{"optim."}});
   if (keep) counters_.adam_steps = counters_from_json(step->state().at("counters")).adam_steps;
@@ -268,13 +299,17 @@ void Run::warm_up() {
 void Run::print_plan() const {
   const Config& c = config();
   const ParameterCount count = count_parameters(c.model);
+  const auto millions = [](std::int64_t n) { return static_cast<double>(n) / 1e6; };
+  const MoeConfig& moe = c.model.moe;
+  const std::string ffn = moe.num_experts == 0
+                              ? fmt::format("dense, {} wide", c.model.intermediate_size)
+                              : fmt::format("{} experts of width {}, top-{}", moe.num_experts,
+                                            moe.moe_intermediate_size, moe.num_experts_per_tok);
   log::info(
       "model: {:.2f}M parameters, {:.2f}M active per token ({:.2f}M without embeddings); {} layers "
-      "x {}; {} experts of width {}, top-{}",
-      static_cast<double>(count.total) / 1e6, static_cast<double>(count.active) / 1e6,
-      static_cast<double>(count.active_non_embedding) / 1e6, c.model.num_hidden_layers,
-      c.model.hidden_size, c.model.moe.num_experts, c.model.moe.moe_intermediate_size,
-      c.model.moe.num_experts_per_tok);
+      "x {}; {}",
+      millions(count.total), millions(count.active), millions(count.active_non_embedding),
+      c.model.num_hidden_layers, c.model.hidden_size, ffn);
   for (std::int64_t s = 0; s < samples_->num_sources(); ++s) {
     log::info("data: {}: {:.2f}M tokens an epoch", c.data.train[static_cast<std::size_t>(s)].path,
               static_cast<double>(samples_->num_tokens(s)) / 1e6);

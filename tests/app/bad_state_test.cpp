@@ -112,8 +112,19 @@ TEST_F(BadState, CheckpointsOfAnotherArchitecture) {
 
   expect_refusal(world().train("child", {"init.from=whole", "model.intermediate_size=128"}), 65,
                  {"another architecture"});
+  expect_refusal(world().train("child", {"init.from=whole", "model.rope_theta=5000"}), 65,
+                 {"another architecture", "model.rope_theta", "10000", "5000"});
   expect_refusal(world().train("child", {"init.from=nowhere"}), 66, {"nowhere"});
   EXPECT_FALSE(fs::exists(world() / "child"));
+}
+
+TEST_F(BadState, LostStepsAreNotStepZero) {
+  std::vector<fs::path> steps;
+  for (const auto& entry : fs::directory_iterator(part_ / "checkpoints"))
+    if (entry.is_directory()) steps.push_back(entry.path());
+  for (const fs::path& step : steps) fs::remove_all(step);
+
+  expect_refusal(world().train("part", {}), 65, {"part", "no step is left"});
 }
 
 // Only a record: the checkpoint has its own.

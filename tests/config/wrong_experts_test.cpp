@@ -97,6 +97,12 @@ const Wrong kExperts[] = {
      replaced(small("    router: {pre_softmax: false}\n", ""), "  hidden_size: 64\n",
               "  hidden_size: 64\n  norm_topk_prob: false\n"),
      {"f.yaml:5:", "goes with a softmax over all experts"}},
+    {"PolicyWithoutCapacity",
+     small("granularity: 4", "granularity: 4\n    token_drop_policy: position"),
+     {"f.yaml:11:", "position has no effect without capacity_factor"}},
+    {"MoreThanTheRouterTakes",
+     small("granularity: 4", "granularity: 4\n    num_experts: 8192"),
+     {"f.yaml:11:", "8192", "4096"}},
 };
 
 INSTANTIATE_TEST_SUITE_P(Experts, WrongExperts, ::testing::ValuesIn(kExperts), name_of);

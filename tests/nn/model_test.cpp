@@ -236,6 +236,17 @@ TEST(Model, DroppedChoicesAreCounted) {
   }
 }
 
+TEST(Model, AFrozenBiasStillDecidesTheChoice) {
+  ModelConfig config = test::tiny_model();
+  config.moe.router.score_function = "sigmoid";
+  Trial trial(config);  // expert_bias_update_rate is 0
+  for (std::vector<float>& bias : trial.model.router_state().bias) bias[3] = 10.0F;
+  trial.total();
+
+  for (const nn::LayerStatistics& s : trial.statistics.layers)
+    EXPECT_EQ(s.counts[3], kRows * kLength);
+}
+
 TEST(Model, BiasMovesAgainstTheLoadAndFractionsAreRemembered) {
   ModelConfig config = test::tiny_model();
   config.moe.router.score_function = "sigmoid";

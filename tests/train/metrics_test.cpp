@@ -74,7 +74,7 @@ TEST(Metrics, TheConsoleLineSaysEverythingOnce) {
 TEST(Metrics, ValidationIsWeightedByTokensAndSpeaksOfBytesWhenKnown) {
   ValidationRecord v;
   v.step = 5;
-  v.sets = {{.name = "a", .loss_sum = 300, .tokens = 100, .bytes = 400},
+  v.sets = {{.name = "a", .loss_sum = 300, .tokens = 100, .all_tokens = 110, .bytes = 400},
             {.name = "b", .loss_sum = 100, .tokens = 100, .bytes = 0}};
   const Json j = to_json(v);
   EXPECT_DOUBLE_EQ(j.at("val_loss").as_double(), 2.0);
@@ -82,7 +82,7 @@ TEST(Metrics, ValidationIsWeightedByTokensAndSpeaksOfBytesWhenKnown) {
   EXPECT_EQ(j.find("val_bits_per_byte"), nullptr);
   EXPECT_DOUBLE_EQ(j.at("val").at("a").at("loss").as_double(), 3.0);
   v.sets.pop_back();
-  EXPECT_NEAR(to_json(v).at("val_bits_per_byte").as_double(), 300 / 0.6931471805599453 / 400,
+  EXPECT_NEAR(to_json(v).at("val_bits_per_byte").as_double(), 3.0 * 110 / 0.6931471805599453 / 400,
               1e-12);
 }
 

@@ -23,9 +23,10 @@ TEST(Tensorboard, TheFirstRecordNamesTheVersion) {
 
 TEST(Tensorboard, AScalarIsASummaryOfItsStep) {
   const Scalar scalar[] = {{"train/loss", 3.5}};
-  EXPECT_EQ(hex(tensorboard_scalar_record(2.0, 1, scalar)),
-            "200000000000000029eda95009000000000000004010012a130a110a0a747261696e2f6c6f73731500006040"
-            "a0e03e9e");
+  EXPECT_EQ(
+      hex(tensorboard_scalar_record(2.0, 1, scalar)),
+      "200000000000000029eda95009000000000000004010012a130a110a0a747261696e2f6c6f73731500006040"
+      "a0e03e9e");
 }
 
 }  // namespace

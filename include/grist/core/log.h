@@ -9,7 +9,6 @@ namespace grist::log {
 
 enum class Level { info, warn, error };
 void write(Level level, const std::string& line);
-void set_quiet(bool quiet);  // info lines are dropped
 
 template <class... Args> void info(fmt::format_string<Args...> format, Args&&... args) {
   write(Level::info, fmt::format(format, std::forward<Args>(args)...));

@@ -62,9 +62,6 @@ class Model {
   const Parameters& parameters() const { return parameters_; }
   RouterState& router_state() { return router_state_; }
   const RouterState& router_state() const { return router_state_; }
-  // A layer's bias for the choice of experts, or empty where it is zero. It outlives its updates:
-  // a rate of 0 freezes it.
-  ConstTensorView selection_bias(std::int64_t moe_layer) const;
   // Global names of the selection biases in a checkpoint, one a MoE layer (Hugging Face's name).
   std::vector<std::string> router_bias_names() const;
   std::int64_t num_moe_layers() const {
