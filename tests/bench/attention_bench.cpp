@@ -137,6 +137,7 @@ void run(int threads, int rounds) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  bench::put_blas_threads_to_sleep(argv);
   if (argc < 3 && cpu::isa_kernels(cpu::Isa::avx512) != nullptr) {
     setenv("OPENBLAS_CORETYPE", "SKYLAKEX", 1);
     execl("/proc/self/exe", argv[0], argc > 1 ? argv[1] : "15", "--restarted", nullptr);

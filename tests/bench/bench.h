@@ -1,8 +1,11 @@
 #pragma once
 // Timing for benchmarks. Cases that are compared run in turn, round after round, so that a change
 // of clock or a neighbour's load meets them all.
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <ctime>
 #include <functional>
 #include <string>
@@ -62,6 +65,14 @@ inline TensorView random_tensor(std::vector<Buffer>& keep, const Shape& shape,
     x[i] = static_cast<float>(static_cast<std::int32_t>(state >> 32)) * 0x1p-31F;
   }
   return v;
+}
+
+// OpenBLAS's threads stay awake after a call and would take a core from what is measured next. It
+// reads the setting when it is loaded, so the program starts again with it.
+inline void put_blas_threads_to_sleep(char** argv) {
+  if (std::getenv("OPENBLAS_THREAD_TIMEOUT") != nullptr) return;
+  setenv("OPENBLAS_THREAD_TIMEOUT", "4", 1);
+  execv("/proc/self/exe", argv);
 }
 
 }  // namespace grist::bench

@@ -214,6 +214,7 @@ void restart_with_best_sgemm(const char* rounds) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  bench::put_blas_threads_to_sleep(argv);
   if (argc > 1 && std::strcmp(argv[1], "--sgemm") == 0) {
     print_sgemm_rate(argc > 2 ? std::max(1, std::atoi(argv[2])) : 1);
     return 0;
