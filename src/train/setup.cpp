@@ -279,8 +279,7 @@ void Run::start_from_parent() {
 }
 
 // One micro-batch forward and backward before the first step: fills scratch memory, so that the
-// memory table is whole and a step allocates nothing. Its gradients are overwritten by the first
-// step.
+// memory table is whole. Its gradients are overwritten by the first step.
 void Run::warm_up() {
   model_->parameters().refresh(context_);
   peak_flops_ = measure_peak(context_);
