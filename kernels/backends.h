@@ -48,6 +48,7 @@
   X(sum, Sum)                                     \
   X(normal_init, NormalInit)                      \
   X(fill, Fill)                                   \
+  X(tree_add, TreeAdd)                            \
   X(add, Add)
 
 #define GRIST_DECLARE(name, Args) void name(const Context& ctx, const ops::Args& a);

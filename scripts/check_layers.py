@@ -18,13 +18,15 @@ MAY_INCLUDE = {
     "kernels": "core ops",
     "dispatch": "core ops kernels",
     "config": "core",
+    "comm": "core ops",
     "data": "core config",
     "nn": "core config ops",
     "optim": "core config ops",
-    "ckpt": "core config",
+    "parallel": "core config ops comm nn optim",
+    "ckpt": "core config comm",
     "eval": "core config ops data nn ckpt",
-    "train": "core config ops data nn optim ckpt eval",
-    "app": "core config ops data nn optim ckpt eval train",
+    "train": "core config ops comm data nn optim parallel ckpt eval",
+    "app": "core config ops comm data nn optim parallel ckpt eval train",
 }
 
 # What an angle-bracket (or third-party) include starts with -> where it may stand. An empty tuple:

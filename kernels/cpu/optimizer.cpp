@@ -60,6 +60,32 @@ void add_range(float* __restrict y, const float* __restrict x, std::int64_t n) {
   for (; j < n; ++j) y[j] += x[j];
 }
 
+constexpr std::int64_t kTreeBlock = 1024;  // elements whose whole tree is made at once
+
+// out = tree over rows [first, first + count) of elements [0, n) of parts; out may be one of them
+// when count is all.
+void tree_block(float* out, const float* parts, std::int64_t stride, std::int64_t first,
+                std::int64_t count, std::int64_t n) {
+  if (count == 1) {
+    std::copy_n(parts + first * stride, n, out);
+    return;
+  }
+  std::int64_t left = 1;
+  while (left * 2 < count) left *= 2;
+  float a[kTreeBlock], b[kTreeBlock];
+  const float* x = parts + first * stride;
+  const float* y = parts + (first + left) * stride;
+  if (left > 1) {
+    tree_block(a, parts, stride, first, left, n);
+    x = a;
+  }
+  if (count - left > 1) {
+    tree_block(b, parts, stride, first + left, count - left, n);
+    y = b;
+  }
+  for (std::int64_t i = 0; i < n; ++i) out[i] = x[i] + y[i];
+}
+
 double tree_over_lanes(double* lanes) {
   for (int width = kLanes / 2; width > 0; width /= 2)
     for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
@@ -148,6 +174,16 @@ void fill(const Context& ctx, const ops::Fill& a) {
   auto* x = a.x.as<float>();
   for_ranges(ctx, a.x.numel(),
              [&](std::int64_t begin, std::int64_t end) { std::fill(x + begin, x + end, a.value); });
+}
+
+void tree_add(const Context& ctx, const ops::TreeAdd& a) {
+  auto* out = a.sum.as<float>();
+  const auto* parts = a.parts.as<float>();
+  const std::int64_t count = a.parts.shape[0], n = a.parts.shape[1];
+  for_ranges(ctx, n, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t at = begin; at < end; at += kTreeBlock)
+      tree_block(out + at, parts + at, n, 0, count, std::min(kTreeBlock, end - at));
+  });
 }
 
 void add(const Context& ctx, const ops::Add& a) {

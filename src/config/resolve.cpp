@@ -142,6 +142,12 @@ void require_all(Resolver& r) {
             "write it, or data.tokenizer to take it from");
 }
 
+void check_lanes(Resolver& r) {
+  const std::int64_t lanes = r.config().parallel.elastic_lanes;
+  if (r.usable({"parallel.elastic_lanes"}) && (lanes & (lanes - 1)) != 0)
+    r.problem("parallel.elastic_lanes", "{} is not a power of two", lanes);
+}
+
 void check_wsd(Resolver& r) {
   const OptimConfig& o = r.config().optim;
   if (!r.usable({"optim.lr_decay_style", "optim.lr_wsd_decay_iters", "optim.lr_warmup_iters",
@@ -172,6 +178,7 @@ void check_schedule(Resolver& r) {
       o.lr_decay_iters > 0 && o.lr_warmup_iters > o.lr_decay_iters)
     r.problem("optim.lr_warmup_iters", "{} is more than lr_decay_iters {}", o.lr_warmup_iters,
               o.lr_decay_iters);
+  check_lanes(r);
   check_wsd(r);
 }
 

@@ -76,6 +76,10 @@ constexpr auto kRanges = std::to_array<Range>({
     {"optim.expert_lr_factor", 0, 1e6},
     {"parallel.expert_model_parallel_size", 1, 1 << 16},
     {"parallel.zero_stage", 0, 1},
+    {"parallel.elastic_lanes", 1, 1 << 16},
+    {"parallel.ddp_bucket_size", 1, kMany},
+    {"parallel.expert_receive_factor", 1, 1e6},
+    {"parallel.watchdog_seconds", 0, 1e6},
     {"checkpoint.save_interval", 0, kBillion},
     {"checkpoint.keep", 0, kBillion},
     {"log.interval", 1, kBillion},
@@ -96,7 +100,9 @@ constexpr auto kWords = std::to_array<Words>({
     {"train.recompute", "none, selective, full"},
     {"optim.name", "adamw"},
     {"optim.lr_decay_style", "cosine, wsd, linear, constant"},
+    {"parallel.deterministic", "layout, elastic"},
     {"checkpoint.resume", "auto, required, never"},
+    {"checkpoint.on_error", "continue, stop"},
     {"init.optimizer", "keep, fresh"},
 });
 

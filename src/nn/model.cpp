@@ -97,7 +97,12 @@ class Pass {
     return *act_.loss_sum.as<double>();
   }
 
-  void backward(const StepScale& scale) {
+  void backward(const StepScale& scale, GradientSink* sink) {
+    std::size_t group = 0;
+    const auto ready = [&] {
+      if (sink != nullptr) sink->ready(group++);
+    };
+
     const Workspace& w = act_.work;
     ops::rms_norm_backward(ctx_, {.dh = w.dh,
                                   .dw = parameters_.final_norm.grad,
@@ -106,13 +111,16 @@ class Pass {
                                   .h = act_.h_final,
                                   .rstd = act_.rstd_final,
                                   .w = parameters_.final_norm.master});
+    ready();
     for (std::size_t i = act_.layers.size(); i-- > 0;) {
       recompute(i);
       ffn_backward(layer(i), balance(i, scale), !scale.first);
       attention_backward(layer(i), attention_, !scale.first);
+      ready();
     }
     ops::embedding_backward(ctx_,
                             {.dtable = parameters_.embedding.grad, .dy = w.dh, .ids = batch_.ids});
+    ready();
   }
 
   // Adds this micro-batch to the step's statistics.
@@ -208,9 +216,10 @@ void check_batch(const Activations& act, const Batch& batch) {
 
 }  // namespace
 
-Model::Model(const ModelConfig& config, Device device, bool with_gradients, MemoryLedger* ledger)
+Model::Model(const ModelConfig& config, Device device, bool with_gradients, MemoryLedger* ledger,
+             const ModelPart& part)
     : config_(config),
-      parameters_(config, device, with_gradients, ledger),
+      parameters_(config, device, with_gradients, ledger, part),
       constants_("constants", device, ledger) {
   const std::int64_t moe_layers =
       config.moe.num_experts == 0 ? 0 : config.num_hidden_layers - config.moe.first_k_dense_replace;
@@ -229,7 +238,8 @@ Model::Model(const ModelConfig& config, Device device, bool with_gradients, Memo
 }
 
 void Model::forward_backward(const Context& ctx, Activations& act, const Batch& batch,
-                             const StepScale& scale, StepStatistics& statistics) {
+                             const StepScale& scale, StepStatistics& statistics,
+                             GradientSink* sink) {
   check_batch(act, batch);
   GRIST_CHECK(act.keep() != Keep::nothing, "activations for evaluation cannot run backward");
   if (statistics.layers.size() != router_state_.bias.size()) {
@@ -247,7 +257,7 @@ void Model::forward_backward(const Context& ctx, Activations& act, const Batch& 
   Pass pass(ctx, config_, parameters_, router_state_, act, batch, rope_table_);
   pass.forward(capacity);
   statistics.loss_sum += pass.loss(&scale);
-  pass.backward(scale);
+  pass.backward(scale, sink);
   pass.collect(scale, statistics);
 }
 

@@ -24,18 +24,20 @@ double out_std(const ModelConfig& c) {
 struct Parameters::Layout {
   struct Block {
     Parameter* parameter;
-    std::int64_t offset;
+    std::int64_t offset;  // within the dense part, or within the experts
     std::size_t compute_offset;
   };
   Parameters& p;
   Device device;
   std::deque<Block> blocks;
+  std::int64_t dense = 0, experts_numel = 0;  // elements so far
 
   std::int64_t add(Parameter& param, const Shape& shape, ParameterKind kind, bool compute) {
     param.shape = shape;
     param.kind = kind;
-    const std::int64_t offset = p.numel_;
-    p.numel_ += (shape.numel() + kAlignElements - 1) / kAlignElements * kAlignElements;
+    std::int64_t& next = kind == ParameterKind::expert ? experts_numel : dense;
+    const std::int64_t offset = next;
+    next += (shape.numel() + kAlignElements - 1) / kAlignElements * kAlignElements;
     std::size_t compute_offset = 0;
     if (compute) {
       param.compute = {.data = nullptr, .device = device, .dtype = DType::f32, .shape = shape};
@@ -82,13 +84,14 @@ struct Parameters::Layout {
   }
 
   void experts(LayerParameters& layer, const std::string& prefix, const ModelConfig& c) {
-    const std::int64_t E = c.moe.num_experts, F = c.moe.moe_intermediate_size, D = c.hidden_size;
+    const std::int64_t E = p.part_.num_experts, F = c.moe.moe_intermediate_size, D = c.hidden_size;
     const std::int64_t up =
         add(layer.expert_gate_up.emplace(), {E, 2 * F, D}, ParameterKind::expert, true);
     const std::int64_t down =
         add(layer.expert_down.emplace(), {E, D, F}, ParameterKind::expert, true);
     for (std::int64_t e = 0; e < E; ++e) {
-      const std::string expert = prefix + "experts." + std::to_string(e) + ".";
+      const std::string expert =
+          prefix + "experts." + std::to_string(p.part_.first_expert + e) + ".";
       gate_up(expert, F, D, ParameterKind::expert, up + e * 2 * F * D, c.initializer_range);
       name(expert + "down_proj.weight", {D, F}, ParameterKind::expert, down + e * D * F,
            out_std(c));
@@ -124,12 +127,46 @@ struct Parameters::Layout {
     }
   }
 
+  // Calls declare() and notes what it added as one group.
+  template <class F> void group(const std::string& name, F&& declare) {
+    const ArenaRange before = {dense, experts_numel};
+    declare();
+    p.groups_.push_back({name, {before.begin, dense}, {before.end, experts_numel}});
+  }
+
+  // The experts lie behind everything else.
+  void place_experts() {
+    p.dense_numel_ = dense;
+    p.numel_ = dense + experts_numel;
+    for (Block& b : blocks)
+      if (b.parameter->kind == ParameterKind::expert) b.offset += dense;
+    for (NamedTensor& t : p.tensors_)
+      if (t.kind == ParameterKind::expert) t.offset += dense;
+    for (ParameterGroup& g : p.groups_) {
+      g.experts.begin += dense;
+      g.experts.end += dense;
+    }
+    std::reverse(p.groups_.begin(), p.groups_.end());
+  }
+
+  TensorView gradient(const Block& b) const {
+    const Shape& shape = b.parameter->shape;
+    const std::int64_t sources = p.part_.gradient_sources;
+    if (b.parameter->kind != ParameterKind::expert || sources == 1)
+      return p.grad_arena_.view(static_cast<std::size_t>(b.offset) * sizeof(float), DType::f32,
+                                shape);
+    Shape by_source = shape;
+    by_source[0] *= sources;
+    const std::int64_t offset = (b.offset - p.dense_numel_) * sources;
+    return p.source_arena_.view(static_cast<std::size_t>(offset) * sizeof(float), DType::f32,
+                                by_source);
+  }
+
   void bind(bool with_gradients) {
     for (const Block& b : blocks) {
       const std::size_t bytes = static_cast<std::size_t>(b.offset) * sizeof(float);
       b.parameter->master = p.master_arena_.view(bytes, DType::f32, b.parameter->shape);
-      if (with_gradients)
-        b.parameter->grad = p.grad_arena_.view(bytes, DType::f32, b.parameter->shape);
+      if (with_gradients) b.parameter->grad = gradient(b);
       if (b.parameter->compute.shape.rank() > 0)
         b.parameter->compute.data = p.compute_arena_.buffer().data() + b.compute_offset;
     }
@@ -144,32 +181,67 @@ struct Parameters::Layout {
 };
 
 Parameters::Parameters(const ModelConfig& config, Device device, bool with_gradients,
-                       MemoryLedger* ledger)
+                       MemoryLedger* ledger, const ModelPart& part)
     : layers(static_cast<std::size_t>(config.num_hidden_layers)),
+      part_(part),
       master_arena_("parameters (fp32)", device, ledger),
       grad_arena_("gradients (fp32)", device, ledger),
+      source_arena_("expert gradients by source (fp32)", device, ledger),
       compute_arena_("compute weights", device, ledger) {
+  if (part_.num_experts < 0) part_.num_experts = config.moe.num_experts;
+  GRIST_CHECK(
+      part_.first_expert >= 0 && part_.first_expert + part_.num_experts <= config.moe.num_experts,
+      "experts [{}, {}) of {}", part_.first_expert, part_.first_expert + part_.num_experts,
+      config.moe.num_experts);
   Layout layout{*this, device, {}};
   const Shape table = {config.vocab_size, config.hidden_size};
-  const std::int64_t at =
-      layout.add(embedding, table, ParameterKind::embedding, config.tie_word_embeddings);
-  layout.name("model.embed_tokens.weight", table, ParameterKind::embedding, at,
-              config.initializer_range);
+  layout.group("embedding", [&] {
+    const std::int64_t at =
+        layout.add(embedding, table, ParameterKind::embedding, config.tie_word_embeddings);
+    layout.name("model.embed_tokens.weight", table, ParameterKind::embedding, at,
+                config.initializer_range);
+  });
   for (std::size_t i = 0; i < layers.size(); ++i)
-    layout.layer(layers[i], static_cast<std::int64_t>(i), config);
-  layout.single(final_norm, "model.norm.weight", {config.hidden_size}, ParameterKind::norm, 0);
-  if (!config.tie_word_embeddings) {
-    layout.single(head.emplace(), "lm_head.weight", table, ParameterKind::matrix,
-                  config.initializer_range);
-  }
+    layout.group("layer " + std::to_string(i),
+                 [&] { layout.layer(layers[i], static_cast<std::int64_t>(i), config); });
+  layout.group("output", [&] {
+    layout.single(final_norm, "model.norm.weight", {config.hidden_size}, ParameterKind::norm, 0);
+    if (!config.tie_word_embeddings) {
+      layout.single(head.emplace(), "lm_head.weight", table, ParameterKind::matrix,
+                    config.initializer_range);
+    }
+  });
+  layout.place_experts();
   master_arena_.reserve(DType::f32, {numel_});
   master_arena_.commit();
   if (with_gradients) {
     grad_arena_.reserve(DType::f32, {numel_});
     grad_arena_.commit();
+    if (part_.gradient_sources > 1) {
+      source_arena_.reserve(DType::f32, {expert_range().size() * part_.gradient_sources});
+      source_arena_.commit();
+    }
   }
   compute_arena_.commit();
   layout.bind(with_gradients);
+}
+
+TensorView Parameters::master_elements(const ArenaRange& range) const {
+  return master_arena_.view(static_cast<std::size_t>(range.begin) * sizeof(float), DType::f32,
+                            {range.size()});
+}
+
+TensorView Parameters::grad_elements(const ArenaRange& range) const {
+  return grad_arena_.view(static_cast<std::size_t>(range.begin) * sizeof(float), DType::f32,
+                          {range.size()});
+}
+
+TensorView Parameters::expert_grad_sources(const ArenaRange& range) const {
+  const std::int64_t sources = part_.gradient_sources;
+  if (sources == 1) return grad_elements(range);
+  const std::int64_t begin = (range.begin - dense_numel_) * sources;
+  return source_arena_.view(static_cast<std::size_t>(begin) * sizeof(float), DType::f32,
+                            {range.size() * sources});
 }
 
 void Parameters::initialize(const Context& ctx, std::uint64_t seed) {

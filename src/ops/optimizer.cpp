@@ -62,6 +62,15 @@ void fill(const Context& ctx, const Fill& a) {
   GRIST_DISPATCH(fill, ctx, a);
 }
 
+void tree_add(const Context& ctx, const TreeAdd& a) {
+  const std::int64_t n = require_vector("tree_add", "sum", a.sum);
+  require_rank("tree_add", "parts", a.parts, 2);
+  require("tree_add", "parts", a.parts, DType::f32, {a.parts.shape[0], n});
+  GRIST_CHECK(a.parts.shape[0] >= 1, "tree_add: no parts");
+  if (n == 0) return;
+  GRIST_DISPATCH(tree_add, ctx, a);
+}
+
 void add(const Context& ctx, const Add& a) {
   const std::int64_t n = require_vector("add", "y", a.y);
   require("add", "x", a.x, DType::f32, {n});

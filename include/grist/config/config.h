@@ -186,23 +186,43 @@ struct OptimConfig {
   }
 };
 
+// What of this changes bits: nothing with deterministic: elastic; otherwise the number of ranks and
+// expert_model_parallel_size change the order of gradient sums.
 struct ParallelConfig {
   std::int64_t expert_model_parallel_size = 1;
-  std::int64_t zero_stage = 1;  // 0 | 1
+  std::int64_t zero_stage = 1;           // 0 | 1
+  std::string deterministic = "layout";  // layout | elastic: same bits for one layout, or for all
+  std::int64_t elastic_lanes = 8;        // runs of micro-batches that elastic sums by a fixed tree
+  bool overlap_grad_reduce = true;       // reduce gradients while the backward pass goes on
+  std::int64_t ddp_bucket_size = 4194304;  // elements that are reduced at once, at least
+  bool overlap_expert_exchange = true;     // compute on experts while others' rows are on their way
+  double expert_receive_factor = 2.0;  // rows that an expert-parallel rank has room for / balanced
+  double watchdog_seconds = 30;        // without a sign of life; 0: off
   template <class V> void fields(V& v) {
     v("expert_model_parallel_size", expert_model_parallel_size);
     v("zero_stage", zero_stage);
+    v("deterministic", deterministic);
+    v("elastic_lanes", elastic_lanes);
+    v("overlap_grad_reduce", overlap_grad_reduce);
+    v("ddp_bucket_size", ddp_bucket_size);
+    v("overlap_expert_exchange", overlap_expert_exchange);
+    v("expert_receive_factor", expert_receive_factor);
+    v("watchdog_seconds", watchdog_seconds);
   }
 };
 
 struct CheckpointConfig {
-  std::int64_t save_interval = 0;  // steps; 0: only at the end
-  std::int64_t keep = 3;           // newest committed steps kept; 0: all
-  std::string resume = "auto";     // auto | required | never
+  std::int64_t save_interval = 0;     // steps; 0: only at the end
+  std::int64_t keep = 3;              // newest committed steps kept; 0: all
+  std::string resume = "auto";        // auto | required | never
+  bool async_save = true;             // write while training goes on
+  std::string on_error = "continue";  // continue | stop: after a save that failed
   template <class V> void fields(V& v) {
     v("save_interval", save_interval);
     v("keep", keep);
     v("resume", resume);
+    v("async_save", async_save);
+    v("on_error", on_error);
   }
 };
 

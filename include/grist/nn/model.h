@@ -8,6 +8,7 @@
 
 #include "grist/config/config.h"
 #include "grist/nn/activations.h"
+#include "grist/nn/gradient_sink.h"
 #include "grist/nn/parameters.h"
 
 namespace grist::nn {
@@ -24,7 +25,7 @@ struct Batch {
 struct StepScale {
   float loss_scale = 1.0F;          // 1 / target tokens of the global batch
   float micro_batch_weight = 1.0F;  // 1 / micro-batches of the step
-  bool first = true;  // first micro-batch of the step: gradients are overwritten, later ones add
+  bool first = true;                // gradients are overwritten by this micro-batch; later ones add
 };
 
 // Sums over the micro-batches of a step for one MoE layer; host memory.
@@ -55,7 +56,8 @@ struct RouterState {
 
 class Model {
  public:
-  Model(const ModelConfig& config, Device device, bool with_gradients, MemoryLedger* ledger);
+  Model(const ModelConfig& config, Device device, bool with_gradients, MemoryLedger* ledger,
+        const ModelPart& part = {});
 
   const ModelConfig& config() const { return config_; }
   Parameters& parameters() { return parameters_; }
@@ -69,9 +71,10 @@ class Model {
   }
 
   // Loss and gradients of one micro-batch; adds to `statistics`. Needs activations that keep
-  // something.
+  // something. `sink` may be null.
   void forward_backward(const Context& ctx, Activations& act, const Batch& batch,
-                        const StepScale& scale, StepStatistics& statistics);
+                        const StepScale& scale, StepStatistics& statistics,
+                        GradientSink* sink = nullptr);
   // Per-token losses in act.losses, their sum returned. Dropless, no gradients.
   double evaluate(const Context& ctx, Activations& act, const Batch& batch);
   // After the optimizer step: selection biases move against the step's load (Wang et al.

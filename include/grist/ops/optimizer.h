@@ -64,6 +64,13 @@ struct Fill {
 };
 void fill(const Context& ctx, const Fill& a);
 
+// sum[i] = the tree of tree_sum over p of parts[p, i], in f32. Adds gradients of lanes and ranks.
+struct TreeAdd {
+  TensorView sum;         // out (n) f32; may be one of the rows of parts
+  ConstTensorView parts;  // in  (P, n) f32, P >= 1
+};
+void tree_add(const Context& ctx, const TreeAdd& a);
+
 struct Add {
   TensorView y;       // inout (n) f32: y += x
   ConstTensorView x;  // in    (n) f32

@@ -1,0 +1,60 @@
+#pragma once
+// Collectives over a Communicator. All ranks call each with sizes that fit together. What returns a
+// Pending is asynchronous: buffers must stay until it is waited for. Views are dense, and may be of
+// any dtype where no sum is asked for.
+//
+// Sums add the ranks' contributions by the balanced tree of ops/optimizer.h (tree_sum): its shape
+// depends on the number of ranks alone, and for powers of two the tree over 2n ranks contains that
+// over n.
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "grist/comm/communicator.h"
+#include "grist/core/context.h"
+#include "grist/core/error.h"
+#include "grist/core/tensor.h"
+
+namespace grist::comm {
+
+// offsets of size()+1 rows (indices of the outermost dim): rank p gets rows
+// [send_offsets[p], send_offsets[p+1]) of `send`; what p sends arrives at
+// [receive_offsets[p], receive_offsets[p+1]) of `receive`.
+Pending all_to_all(Communicator& c, const ConstTensorView& send,
+                   std::span<const std::int64_t> send_offsets, const TensorView& receive,
+                   std::span<const std::int64_t> receive_offsets);
+
+// In place: rank p's part is rows [offsets[p], offsets[p+1]) of `buffer`; all parts arrive.
+Pending all_gather(Communicator& c, const TensorView& buffer,
+                   std::span<const std::int64_t> offsets);
+
+// First half of a reduce-scatter: rank p's part [offsets[p], offsets[p+1]) of everybody's flat
+// `buffer` comes to rank p. `staging` (size() rows of the own part's length, f32) receives them in
+// rank order; tree_add() of it is the sum. Together: reduce_scatter().
+Pending gather_parts(Communicator& c, const ConstTensorView& buffer,
+                     std::span<const std::int64_t> offsets, const TensorView& staging);
+// The same with the sum: the own part of `buffer` (n, f32) becomes the sum over ranks. Blocks.
+void reduce_scatter(const Context& ctx, Communicator& c, const TensorView& buffer,
+                    std::span<const std::int64_t> offsets, const TensorView& staging);
+
+// ---- small values on the host; these block --------------------------------------------------
+
+void barrier(Communicator& c);
+void broadcast(Communicator& c, std::span<std::byte> bytes, int root);
+std::string broadcast(Communicator& c, const std::string& text, int root);            // any length
+std::vector<std::string> gather(Communicator& c, const std::string& text, int root);  // else empty
+std::vector<std::string> all_gather(Communicator& c, const std::string& text);
+double all_reduce_sum(Communicator& c, double value);
+std::int64_t all_reduce_sum(Communicator& c, std::int64_t value);
+std::int64_t all_reduce_max(Communicator& c, std::int64_t value);
+// values[i] = sum over ranks of values[i].
+void all_reduce_sum(Communicator& c, std::span<std::int64_t> values);
+
+// One rank's failure is every rank's: runs `work` here, then agrees. When it threw on some rank,
+// every rank throws the Error of the lowest such rank (its code; its message with "rank R: " in
+// front when there are several ranks). Other exceptions count as internal.
+void agree(Communicator& c, const std::function<void()>& work);
+
+}  // namespace grist::comm

@@ -1,0 +1,233 @@
+#include "grist/comm/collectives.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <numeric>
+
+#include "grist/core/check.h"
+#include "grist/core/log.h"
+#include "grist/ops/optimizer.h"
+
+namespace grist::comm {
+
+namespace {
+
+std::size_t row_bytes(const Shape& shape, DType dtype) {
+  GRIST_CHECK(shape.rank() >= 1, "{} has no rows", shape.str());
+  std::size_t bytes = size_of(dtype);
+  for (int d = 1; d < shape.rank(); ++d) bytes *= static_cast<std::size_t>(shape[d]);
+  return bytes;
+}
+
+// Bytes of rows [offsets[p], offsets[p+1]).
+template <class Byte>
+std::span<Byte> part(Byte* data, std::size_t row, std::span<const std::int64_t> offsets, int p) {
+  const auto at = static_cast<std::size_t>(p);
+  const auto begin = static_cast<std::size_t>(offsets[at]);
+  const auto end = static_cast<std::size_t>(offsets[at + 1]);
+  return {data + begin * row, (end - begin) * row};
+}
+
+void check_offsets(const Communicator& c, std::span<const std::int64_t> offsets,
+                   const Shape& shape) {
+  GRIST_CHECK(offsets.size() == static_cast<std::size_t>(c.size()) + 1, "{} offsets for {} ranks",
+              offsets.size(), c.size());
+  GRIST_CHECK(std::is_sorted(offsets.begin(), offsets.end()) && offsets.front() >= 0 &&
+                  offsets.back() <= shape[0],
+              "offsets {} to {} of {}", offsets.front(), offsets.back(), shape.str());
+}
+
+template <class T> std::span<const std::byte> bytes_of(const T& value) {
+  return std::as_bytes(std::span(&value, 1));
+}
+
+// values[p] is what rank p gave. T is trivially copyable.
+template <class T> std::vector<T> all_gather_values(Communicator& c, const T& mine) {
+  std::vector<T> values(static_cast<std::size_t>(c.size()));
+  std::vector<Send> sends;
+  std::vector<Receive> receives;
+  for (int p = 0; p < c.size(); ++p) {
+    sends.push_back({p, bytes_of(mine)});
+    receives.push_back(
+        {p, std::as_writable_bytes(std::span(&values[static_cast<std::size_t>(p)], 1))});
+  }
+  c.exchange(sends, receives).wait();
+  return values;
+}
+
+double balanced_sum(std::span<const double> x) {
+  if (x.size() == 1) return x[0];
+  std::size_t left = 1;
+  while (left * 2 < x.size()) left *= 2;
+  return balanced_sum(x.first(left)) + balanced_sum(x.subspan(left));
+}
+
+}  // namespace
+
+Pending all_to_all(Communicator& c, const ConstTensorView& send,
+                   std::span<const std::int64_t> send_offsets, const TensorView& receive,
+                   std::span<const std::int64_t> receive_offsets) {
+  check_offsets(c, send_offsets, send.shape);
+  check_offsets(c, receive_offsets, receive.shape);
+  const std::size_t row = row_bytes(send.shape, send.dtype);
+  GRIST_CHECK(row == row_bytes(receive.shape, receive.dtype), "rows of {} and {} differ",
+              send.shape.str(), receive.shape.str());
+  std::vector<Send> sends;
+  std::vector<Receive> receives;
+  for (int p = 0; p < c.size(); ++p) {
+    sends.push_back({p, part(static_cast<const std::byte*>(send.data), row, send_offsets, p)});
+    receives.push_back({p, part(static_cast<std::byte*>(receive.data), row, receive_offsets, p)});
+  }
+  return c.exchange(sends, receives);
+}
+
+Pending all_gather(Communicator& c, const TensorView& buffer,
+                   std::span<const std::int64_t> offsets) {
+  check_offsets(c, offsets, buffer.shape);
+  const std::size_t row = row_bytes(buffer.shape, buffer.dtype);
+  auto* data = static_cast<std::byte*>(buffer.data);
+  const std::span<const std::byte> own = part(data, row, offsets, c.rank());
+  std::vector<Send> sends;
+  std::vector<Receive> receives;
+  for (int p = 0; p < c.size(); ++p) {
+    if (p == c.rank()) continue;
+    sends.push_back({p, own});
+    receives.push_back({p, part(data, row, offsets, p)});
+  }
+  return c.exchange(sends, receives);
+}
+
+Pending gather_parts(Communicator& c, const ConstTensorView& buffer,
+                     std::span<const std::int64_t> offsets, const TensorView& staging) {
+  check_offsets(c, offsets, buffer.shape);
+  const auto self = static_cast<std::size_t>(c.rank());
+  const std::int64_t own = offsets[self + 1] - offsets[self];
+  GRIST_CHECK(buffer.dtype == DType::f32 && staging.dtype == DType::f32 &&
+                  staging.shape == Shape({c.size(), own}),
+              "staging of {} for {} ranks and {} elements", staging.shape.str(), c.size(), own);
+  std::vector<Send> sends;
+  std::vector<Receive> receives;
+  const auto bytes = static_cast<std::size_t>(own) * sizeof(float);
+  for (int p = 0; p < c.size(); ++p) {
+    sends.push_back(
+        {p, part(static_cast<const std::byte*>(buffer.data), sizeof(float), offsets, p)});
+    receives.push_back(
+        {p, {static_cast<std::byte*>(staging.data) + static_cast<std::size_t>(p) * bytes, bytes}});
+  }
+  return c.exchange(sends, receives);
+}
+
+void reduce_scatter(const Context& ctx, Communicator& c, const TensorView& buffer,
+                    std::span<const std::int64_t> offsets, const TensorView& staging) {
+  gather_parts(c, buffer, offsets, staging).wait();
+  const auto self = static_cast<std::size_t>(c.rank());
+  ops::tree_add(ctx, {.sum = rows(buffer, offsets[self], offsets[self + 1]), .parts = staging});
+}
+
+void barrier(Communicator& c) {
+  all_gather_values(c, std::uint8_t{0});
+}
+
+void broadcast(Communicator& c, std::span<std::byte> bytes, int root) {
+  std::vector<Send> sends;
+  std::vector<Receive> receives;
+  if (c.rank() == root) {
+    for (int p = 0; p < c.size(); ++p)
+      if (p != root) sends.push_back({p, bytes});
+  } else {
+    receives.push_back({root, bytes});
+  }
+  c.exchange(sends, receives).wait();
+}
+
+std::string broadcast(Communicator& c, const std::string& text, int root) {
+  std::uint64_t length = text.size();
+  broadcast(c, std::as_writable_bytes(std::span(&length, 1)), root);
+  std::string out = c.rank() == root ? text : std::string(length, '\0');
+  broadcast(c, std::as_writable_bytes(std::span(out)), root);
+  return out;
+}
+
+std::vector<std::string> gather(Communicator& c, const std::string& text, int root) {
+  const std::vector<std::uint64_t> lengths = all_gather_values(c, std::uint64_t{text.size()});
+  std::vector<std::string> texts;
+  std::vector<Receive> receives;
+  if (c.rank() == root) {
+    for (const std::uint64_t n : lengths) texts.emplace_back(n, '\0');
+    for (int p = 0; p < c.size(); ++p)
+      receives.push_back(
+          {p, std::as_writable_bytes(std::span(texts[static_cast<std::size_t>(p)]))});
+  }
+  const std::array<Send, 1> sends = {Send{root, std::as_bytes(std::span(text))}};
+  c.exchange(sends, receives).wait();
+  return texts;
+}
+
+std::vector<std::string> all_gather(Communicator& c, const std::string& text) {
+  const std::vector<std::uint64_t> lengths = all_gather_values(c, std::uint64_t{text.size()});
+  std::vector<std::string> texts;
+  for (const std::uint64_t n : lengths) texts.emplace_back(n, '\0');
+  std::vector<Send> sends;
+  std::vector<Receive> receives;
+  for (int p = 0; p < c.size(); ++p) {
+    sends.push_back({p, std::as_bytes(std::span(text))});
+    receives.push_back({p, std::as_writable_bytes(std::span(texts[static_cast<std::size_t>(p)]))});
+  }
+  c.exchange(sends, receives).wait();
+  return texts;
+}
+
+double all_reduce_sum(Communicator& c, double value) {
+  return balanced_sum(all_gather_values(c, value));
+}
+
+std::int64_t all_reduce_sum(Communicator& c, std::int64_t value) {
+  const std::vector<std::int64_t> values = all_gather_values(c, value);
+  return std::accumulate(values.begin(), values.end(), std::int64_t{0});
+}
+
+std::int64_t all_reduce_max(Communicator& c, std::int64_t value) {
+  const std::vector<std::int64_t> values = all_gather_values(c, value);
+  return *std::max_element(values.begin(), values.end());
+}
+
+void all_reduce_sum(Communicator& c, std::span<std::int64_t> values) {
+  const std::string mine(reinterpret_cast<const char*>(values.data()), values.size_bytes());
+  std::fill(values.begin(), values.end(), 0);
+  for (const std::string& text : all_gather(c, mine)) {
+    GRIST_CHECK(text.size() == values.size_bytes(), "{} bytes, {} expected", text.size(),
+                values.size_bytes());
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      std::int64_t v = 0;
+      std::memcpy(&v, text.data() + i * sizeof v, sizeof v);
+      values[i] += v;
+    }
+  }
+}
+
+void agree(Communicator& c, const std::function<void()>& work) {
+  int code = 0;
+  std::string what;
+  try {
+    work();
+  } catch (const Error& e) {
+    if (c.size() == 1) throw;
+    code = static_cast<int>(e.code());
+    what = e.what();
+  } catch (const std::exception& e) {
+    if (c.size() == 1) throw;
+    code = static_cast<int>(ExitCode::internal);
+    what = e.what();
+  }
+  if (all_reduce_max(c, code == 0 ? 0 : 1) == 0) return;
+  const std::vector<std::string> all = all_gather(c, fmt::format("{} {}", code, what));
+  for (std::size_t p = 0; p < all.size(); ++p) {
+    const int theirs = std::stoi(all[p]);
+    if (theirs == 0) continue;
+    throw Error(static_cast<ExitCode>(theirs),
+                fmt::format("rank {}: {}", p, all[p].substr(all[p].find(' ') + 1)));
+  }
+}
+
+}  // namespace grist::comm
