@@ -187,6 +187,10 @@ std::int64_t all_reduce_sum(Communicator& c, std::int64_t value) {
   return std::accumulate(values.begin(), values.end(), std::int64_t{0});
 }
 
+std::vector<double> all_gather(Communicator& c, double value) {
+  return all_gather_values(c, value);
+}
+
 std::int64_t all_reduce_max(Communicator& c, std::int64_t value) {
   const std::vector<std::int64_t> values = all_gather_values(c, value);
   return *std::max_element(values.begin(), values.end());
@@ -222,11 +226,12 @@ void agree(Communicator& c, const std::function<void()>& work) {
   }
   if (all_reduce_max(c, code == 0 ? 0 : 1) == 0) return;
   const std::vector<std::string> all = all_gather(c, fmt::format("{} {}", code, what));
+  const bool same = std::all_of(all.begin(), all.end(), [&](const auto& t) { return t == all[0]; });
   for (std::size_t p = 0; p < all.size(); ++p) {
     const int theirs = std::stoi(all[p]);
     if (theirs == 0) continue;
-    throw Error(static_cast<ExitCode>(theirs),
-                fmt::format("rank {}: {}", p, all[p].substr(all[p].find(' ') + 1)));
+    const std::string line = all[p].substr(all[p].find(' ') + 1);
+    throw Agreed(static_cast<ExitCode>(theirs), same ? line : fmt::format("rank {}: {}", p, line));
   }
 }
 

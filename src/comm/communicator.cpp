@@ -78,4 +78,8 @@ std::unique_ptr<Communicator> alone() {
   return std::make_unique<Alone>(std::make_shared<Activity>());
 }
 
+std::unique_ptr<Communicator> alone(const Communicator& c) {
+  return std::make_unique<Alone>(c.shared_activity());
+}
+
 }  // namespace grist::comm

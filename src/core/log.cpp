@@ -3,9 +3,13 @@
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <atomic>
+
 namespace grist::log {
 
 namespace {
+std::atomic<int> rank_of_process = 0;
+
 template <class Sink> spdlog::logger make(const char* pattern) {
   spdlog::logger made("grist", std::make_shared<Sink>());
   made.set_pattern(pattern);
@@ -20,7 +24,17 @@ spdlog::logger& logger(bool to_stderr) {
 }
 }  // namespace
 
+void set_rank(int rank) {
+  rank_of_process = rank;
+}
+
+void from_rank(const std::string& line) {
+  const int rank = rank_of_process;
+  logger(true).warn(rank == 0 ? line : fmt::format("rank {}: {}", rank, line));
+}
+
 void write(Level level, const std::string& line) {
+  if (rank_of_process != 0) return;
   if (level == Level::info) {
     logger(false).info(line);
   } else if (level == Level::warn) {

@@ -52,9 +52,19 @@ std::int64_t all_reduce_max(Communicator& c, std::int64_t value);
 // values[i] = sum over ranks of values[i].
 void all_reduce_sum(Communicator& c, std::span<std::int64_t> values);
 
+// values[p] is what rank p gave.
+std::vector<double> all_gather(Communicator& c, double value);
+
+// An error that every rank throws at the same place: the job can end in order.
+class Agreed : public Error {
+ public:
+  using Error::Error;
+};
+
 // One rank's failure is every rank's: runs `work` here, then agrees. When it threw on some rank,
-// every rank throws the Error of the lowest such rank (its code; its message with "rank R: " in
-// front when there are several ranks). Other exceptions count as internal.
+// every rank throws Agreed with the code and the line of the lowest such rank, with "rank R: " in
+// front unless all ranks say the same. Other exceptions than Error count as internal. One rank:
+// what `work` throws.
 void agree(Communicator& c, const std::function<void()>& work);
 
 }  // namespace grist::comm

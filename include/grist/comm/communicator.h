@@ -94,7 +94,9 @@ class Communicator {
   std::shared_ptr<Activity> activity_;
 };
 
-// One rank alone, e.g. for programs that are started without mpirun.
+// One rank alone: a program that was started without mpirun, or a rank of `c` that works for itself
+// (its signs of life count as those of `c`).
 std::unique_ptr<Communicator> alone();
+std::unique_ptr<Communicator> alone(const Communicator& c);
 
 }  // namespace grist::comm
