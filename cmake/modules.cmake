@@ -21,3 +21,25 @@ function(grist_test name)
   gtest_discover_tests(${name}_test TEST_PREFIX "${name}/" DISCOVERY_MODE PRE_TEST PROPERTIES TIMEOUT ${T_TIMEOUT} LABELS "${T_LABELS}")
 endfunction()
 include(GoogleTest)
+
+# grist_mpi_test(NAME sources... RANKS n... DEPENDS modules... LINK libraries...): one GoogleTest binary, NAME_mpi_test, that
+# ctest starts under mpirun with each number of ranks, as NAME/mpi-n. Tests take their ranks from tests/support/mpi_ranks.h.
+function(grist_mpi_test name)
+  cmake_parse_arguments(T "" "TIMEOUT" "RANKS;DEPENDS;LINK" ${ARGN})
+  if(NOT T_TIMEOUT)
+    set(T_TIMEOUT 120)
+  endif()
+  add_executable(${name}_mpi_test ${T_UNPARSED_ARGUMENTS} ${PROJECT_SOURCE_DIR}/tests/support/mpi_main.cpp)
+  list(TRANSFORM T_DEPENDS PREPEND grist_)
+  target_link_libraries(${name}_mpi_test PRIVATE grist_flags ${T_DEPENDS} ${T_LINK} GTest::gtest)
+  target_include_directories(${name}_mpi_test PRIVATE ${PROJECT_SOURCE_DIR}/tests)
+  target_compile_definitions(${name}_mpi_test PRIVATE GRIST_TESTS_DIR="${PROJECT_SOURCE_DIR}/tests"
+                                                      GRIST_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  foreach(ranks IN LISTS T_RANKS)
+    add_test(NAME ${name}/mpi-${ranks}
+             COMMAND ${MPIEXEC_EXECUTABLE} -n ${ranks} --oversubscribe --timeout ${T_TIMEOUT} $<TARGET_FILE:${name}_mpi_test>)
+    math(EXPR after "${T_TIMEOUT} + 10")
+    set_tests_properties(${name}/mpi-${ranks} PROPERTIES TIMEOUT ${after} PROCESSORS 2
+                         ENVIRONMENT "OMPI_ALLOW_RUN_AS_ROOT=1;OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1")
+  endforeach()
+endfunction()

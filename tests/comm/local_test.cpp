@@ -2,44 +2,31 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <numeric>
+#include <tuple>
 
 #include "grist/comm/collectives.h"
 #include "grist/comm/local.h"
 #include "grist/core/check.h"
+#include "transport_tests.h"
 
 namespace grist::comm {
 namespace {
 
-TEST(Local, AllToAllMovesUnevenRows) {
-  run_local(4, [](Communicator& c) {
-    const int r = c.rank();
-    // Rank r sends r + p rows of two to rank p, each row (r, p).
-    std::vector<std::int64_t> send_offsets = {0}, receive_offsets = {0};
-    std::vector<float> send;
-    for (int p = 0; p < 4; ++p) {
-      for (int i = 0; i < (r == 0 ? 0 : r + p); ++i) {
-        send.push_back(static_cast<float>(r));
-        send.push_back(static_cast<float>(p));
-      }
-      send_offsets.push_back(static_cast<std::int64_t>(send.size() / 2));
-      receive_offsets.push_back(receive_offsets.back() + (p == 0 ? 0 : p + r));
-    }
-    std::vector<float> received(static_cast<std::size_t>(receive_offsets.back()) * 2, -1.0F);
-    all_to_all(c, {send.data(), DType::f32, {send_offsets.back(), 2}}, send_offsets,
-               {received.data(), DType::f32, {receive_offsets.back(), 2}}, receive_offsets)
-        .wait();
-    for (int p = 0; p < 4; ++p) {
-      for (auto i = receive_offsets[static_cast<std::size_t>(p)];
-           i < receive_offsets[static_cast<std::size_t>(p) + 1]; ++i) {
-        EXPECT_EQ(received[static_cast<std::size_t>(2 * i)], static_cast<float>(p));
-        EXPECT_EQ(received[static_cast<std::size_t>(2 * i + 1)], static_cast<float>(r));
-      }
-    }
-  });
+class Local : public testing::TestWithParam<std::tuple<TransportTest, int>> {};
+
+TEST_P(Local, DoesWhatEveryTransportMust) {
+  run_local(std::get<1>(GetParam()), std::get<0>(GetParam()).body);
 }
 
-TEST(Local, AnOperationMovesOnWithoutItsOwnersWait) {
+INSTANTIATE_TEST_SUITE_P(Transport, Local,
+                         testing::Combine(testing::ValuesIn(transport_tests()),
+                                          testing::Values(1, 2, 3, 4, 8)),
+                         [](const auto& instance) {
+                           return fmt::format("{}On{}", std::get<0>(instance.param).name,
+                                              std::get<1>(instance.param));
+                         });
+
+TEST(LocalTransport, AnOperationMovesOnWithoutItsOwnersWait) {
   run_local(2, [](Communicator& c) {
     const int peer = 1 - c.rank();
     int mine = c.rank(), theirs = -1;
@@ -52,7 +39,7 @@ TEST(Local, AnOperationMovesOnWithoutItsOwnersWait) {
   });
 }
 
-TEST(Local, ReduceScatterAddsByTheTree) {
+TEST(LocalTransport, ReduceScatterAddsByTheTree) {
   run_local(4, [](Communicator& c) {
     const std::vector<std::int64_t> offsets = {0, 1, 1, 3, 4};
     const float values[] = {1e8F, 1.0F, -1e8F, 1.0F};  // (1e8 + 1) + (-1e8 + 1) = 1e8 - 1e8 = 0
@@ -67,35 +54,7 @@ TEST(Local, ReduceScatterAddsByTheTree) {
   });
 }
 
-TEST(Local, TextsAndScalars) {
-  run_local(3, [](Communicator& c) {
-    const std::string mine(static_cast<std::size_t>(c.rank()) * 3,
-                           static_cast<char>('a' + c.rank()));
-    EXPECT_EQ(all_gather(c, mine), (std::vector<std::string>{"", "bbb", "cccccc"}));
-    EXPECT_EQ(gather(c, mine, 1).size(), c.rank() == 1 ? 3U : 0U);
-    EXPECT_EQ(broadcast(c, mine, 2), "cccccc");
-    EXPECT_EQ(all_reduce_sum(c, std::int64_t{1} << c.rank()), 7);
-    EXPECT_EQ(all_reduce_max(c, std::int64_t{-c.rank()}), 0);
-    EXPECT_EQ(all_reduce_sum(c, 0.5), 1.5);
-    std::vector<std::int64_t> counts = {c.rank(), 10};
-    all_reduce_sum(c, std::span(counts));
-    EXPECT_EQ(counts, (std::vector<std::int64_t>{3, 30}));
-  });
-}
-
-TEST(Local, SplitsKeepTheOrderOfRanks) {
-  run_local(6, [](Communicator& c) {
-    const auto half = c.split(c.rank() % 2);
-    EXPECT_EQ(half->size(), 3);
-    EXPECT_EQ(half->rank(), c.rank() / 2);
-    EXPECT_EQ(all_reduce_sum(*half, std::int64_t{c.rank()}), c.rank() % 2 == 0 ? 6 : 9);
-    const auto one = half->split(half->rank());
-    EXPECT_EQ(one->size(), 1);
-    barrier(*one);
-  });
-}
-
-TEST(Local, OneRanksErrorEndsTheWaitsOfAll) {
+TEST(LocalTransport, OneRanksErrorEndsTheWaitsOfAll) {
   std::atomic<int> ended = 0;
   try {
     run_local(3, [&](Communicator& c) {
@@ -114,22 +73,7 @@ TEST(Local, OneRanksErrorEndsTheWaitsOfAll) {
   EXPECT_EQ(ended, 2);
 }
 
-TEST(Local, AgreeMakesOneErrorOfAll) {
-  run_local(4, [](Communicator& c) {
-    agree(c, [] {});
-    try {
-      agree(c, [&] {
-        if (c.rank() >= 2) fail(ExitCode::io, "no room for {}", c.rank());
-      });
-      ADD_FAILURE() << "no error on rank " << c.rank();
-    } catch (const Error& e) {
-      EXPECT_EQ(e.code(), ExitCode::io);
-      EXPECT_STREQ(e.what(), "rank 2: no room for 2");
-    }
-  });
-}
-
-TEST(Local, SizesThatDoNotFitAreNamed) {
+TEST(LocalTransport, SizesThatDoNotFitAreNamed) {
   EXPECT_THROW(run_local(2,
                          [](Communicator& c) {
                            std::vector<std::byte> bytes(c.rank() == 0 ? 4 : 8);

@@ -1,0 +1,109 @@
+#include "grist/comm/launch.h"
+
+#include <mpi.h>
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <optional>
+#include <thread>
+
+#include "grist/core/check.h"
+#include "mpi_world.h"
+
+namespace grist::comm {
+
+namespace {
+
+struct Launcher {
+  std::string name;         // as the user sees it in the environment
+  std::optional<int> size;  // ranks that it says there are
+};
+
+std::optional<int> number(const char* variable) {
+  const char* text = std::getenv(variable);
+  if (text == nullptr) return std::nullopt;
+  return std::atoi(text);
+}
+
+// SLURM_NTASKS is set in batch scripts too, SLURM_STEP_NUM_TASKS by srun alone.
+std::optional<Launcher> launcher() {
+  for (const char* size : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE"})
+    if (const auto n = number(size)) return Launcher{fmt::format("mpirun ({}={})", size, *n), n};
+  if (const auto n = number("SLURM_STEP_NUM_TASKS"); n && (*n > 1) && number("SLURM_PROCID"))
+    return Launcher{fmt::format("srun (SLURM_STEP_NUM_TASKS={})", *n), n};
+  for (const char* rank : {"PMIX_RANK", "PMI_RANK"})
+    if (number(rank)) return Launcher{fmt::format("a launcher ({})", rank), std::nullopt};
+  return std::nullopt;
+}
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown host";
+}
+
+std::string library() {
+  std::array<char, MPI_MAX_LIBRARY_VERSION_STRING> text{};
+  int length = 0;
+  MPI_Get_library_version(text.data(), &length);
+  const std::string all(text.data(), static_cast<std::size_t>(length));
+  return all.substr(0, all.find_first_of(",\n"));
+}
+
+void initialise(const Launcher& by) {
+  int threads = 0;
+  if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &threads) != MPI_SUCCESS)
+    fail(ExitCode::device_unavailable, "MPI did not start under {}", by.name);
+  MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
+  int size = 0;
+  MPI_Comm_size(MPI_COMM_WORLD, &size);
+  if (by.size && *by.size != size) {
+    fail(ExitCode::usage,
+         "{} has started {} ranks, but {} sees {}; use the mpirun of that MPI, or srun --mpi=pmix",
+         by.name, *by.size, library(), size);
+  }
+  if (threads < MPI_THREAD_SERIALIZED)
+    fail(ExitCode::device_unavailable, "{} has no MPI_THREAD_SERIALIZED", library());
+}
+
+}  // namespace
+
+Launch connect() {
+  Launch launch;
+  launch.host = host_name();
+  const std::optional<Launcher> by = launcher();
+  if (!by) {
+    launch.world = alone();
+    return launch;
+  }
+  int before = 0;
+  MPI_Initialized(&before);
+  GRIST_CHECK(before == 0, "connect() is called once");
+  initialise(*by);
+  MPI_Comm local = MPI_COMM_NULL;
+  MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &local);
+  MPI_Comm_rank(local, &launch.local_rank);
+  MPI_Comm_size(local, &launch.local_size);
+  MPI_Comm_free(&local);
+  launch.mpi = true;
+  launch.world = mpi_world(std::make_shared<MpiEngine>());
+  return launch;
+}
+
+void abort(ExitCode code) {
+  std::fflush(nullptr);
+  // Another thread may be in MPI, for milliseconds; one that is stuck there must not keep us.
+  std::unique_lock lock(mpi_mutex(), std::defer_lock);
+  for (int i = 0; i < 200 && !lock.try_lock(); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  int begun = 0;
+  int ended = 0;
+  MPI_Initialized(&begun);
+  MPI_Finalized(&ended);
+  if (begun != 0 && ended == 0) MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
+  _exit(static_cast<int>(code));
+}
+
+}  // namespace grist::comm
