@@ -20,7 +20,10 @@ using Clock = std::chrono::steady_clock;
 using std::chrono::microseconds;
 
 constexpr microseconds kShortestSleep{20}, kLongestSleep{200};
-constexpr int kYields = 50;                      // turns before the first sleep
+// Turns that yield before the first sleep. With 200 a barrier of two idle cores takes 3 us, with 50
+// it took 50: a wait for a peer's next turn slept. The progress thread shares its core with
+// compute.
+constexpr int kYieldsOfWaiter = 200, kYieldsInBackground = 10;
 constexpr std::size_t kLarge = 64 * 1024;        // bytes worth waking the progress thread
 constexpr std::chrono::milliseconds kLinger{5};  // of the progress thread with nothing to do
 constexpr std::chrono::seconds kGraceWhileUnwinding{1};
@@ -34,8 +37,9 @@ void sleep_precisely() {
 // How long to sleep before the next look; zero: only yield.
 class Backoff {
  public:
+  explicit Backoff(int yields) : yields_(yields) {}
   microseconds next() {
-    if (turns_ < kYields) {
+    if (turns_ < yields_) {
       ++turns_;
       return microseconds{0};
     }
@@ -43,9 +47,10 @@ class Backoff {
     sleep_ = std::min(sleep_ * 3 / 2, kLongestSleep);
     return now;
   }
-  void reset() { *this = Backoff{}; }
+  void reset() { *this = Backoff(yields_); }
 
  private:
+  int yields_;
   int turns_ = 0;
   microseconds sleep_ = kShortestSleep;
 };
@@ -126,7 +131,7 @@ void MpiEngine::wait(Operation& operation) {
   const bool unwinding = std::uncaught_exceptions() > 0;
   const Clock::time_point begin = Clock::now();
   sleep_precisely();
-  Backoff backoff;
+  Backoff backoff(kYieldsOfWaiter);
   waiting_ += 1;
   while (operation.open.load(std::memory_order_acquire) != 0 && !broken_) {
     if (std::unique_lock lock(mpi_mutex(), std::try_to_lock); lock && !broken_) {
@@ -145,7 +150,7 @@ void MpiEngine::wait(Operation& operation) {
 void MpiEngine::run() {
   sleep_precisely();
   std::unique_lock lock(mpi_mutex());
-  Backoff backoff;
+  Backoff backoff(kYieldsInBackground);
   Clock::time_point busy = Clock::now();
   while (!stop_) {
     if (requests_.empty() || broken_) {
