@@ -12,14 +12,18 @@ constexpr const char* kExitCodes =
     "73 cannot create output; 74 I/O error; 75 stopped and saved, start again; 76 peer lost, start "
     "again; 78 bad configuration; 79 numeric failure";
 
-void add_train(CLI::App& app, Invocation& chosen, TrainArguments& a) {
-  CLI::App* c = app.add_subcommand(
-      "train", "Train a model; goes on from the newest good checkpoint of its run folder");
+template <class Arguments> void add_config(CLI::App* c, Arguments& a) {
   c->add_option("config", a.config, "Configuration (YAML; docs/configuration.md lists the keys)")
       ->required();
   c->add_option("--set", a.sets, "Override a value: optim.lr=2e-4 (repeatable)")
       ->take_all()
       ->allow_extra_args(false);
+}
+
+void add_train(CLI::App& app, Invocation& chosen, TrainArguments& a) {
+  CLI::App* c = app.add_subcommand(
+      "train", "Train a model; goes on from the newest good checkpoint of its run folder");
+  add_config(c, a);
   c->add_flag(
       "--dry-run", a.dry_run,
       "Print the resolved configuration, sizes and memory, run one micro-batch, write nothing");
@@ -100,6 +104,40 @@ void add_generate(CLI::App& app, Invocation& chosen, GenerateArguments& a) {
   c->callback([&] { chosen = a; });
 }
 
+struct VerifyCommands {
+  VerifyParallelArguments parallel;
+  VerifyResumeArguments resume;
+};
+
+void add_verify(CLI::App& app, Invocation& chosen, VerifyCommands& a) {
+  CLI::App* group = app.add_subcommand("verify", "Prove a configuration's numbers on this machine");
+  group->require_subcommand(1);
+  CLI::App* parallel = group->add_subcommand(
+      "parallel",
+      "A few steps on the ranks of this job and on one: losses and every gradient must agree (exit "
+      "code 79 when not)");
+  add_config(parallel, a.parallel);
+  parallel->add_option("--steps", a.parallel.steps)
+      ->check(CLI::Range(1, 1000000))
+      ->capture_default_str();
+  parallel
+      ->add_option("--reference", a.parallel.reference,
+                   "one-rank: rank 0 takes the whole batch alone; all-ranks: all ranks with "
+                   "expert_model_parallel_size 1, for models that one rank cannot hold")
+      ->check(CLI::IsMember({"one-rank", "all-ranks"}))
+      ->capture_default_str();
+  parallel->callback([&] { chosen = a.parallel; });
+  CLI::App* resume = group->add_subcommand(
+      "resume",
+      "A straight run and one that ended without a save and went on: the same bits (exit code 79 "
+      "when not). Works in <run.dir>.verify");
+  add_config(resume, a.resume);
+  resume->add_option("--steps", a.resume.steps)
+      ->check(CLI::Range(4, 1000000))
+      ->capture_default_str();
+  resume->callback([&] { chosen = a.resume; });
+}
+
 struct CheckpointCommands {
   CheckpointLsArguments ls;
   CheckpointVerifyArguments verify;
@@ -127,6 +165,7 @@ Invocation parse_command_line(int argc, const char* const* argv) {
   TokenizerCommands tokenizer;
   GenerateArguments generate;
   CheckpointCommands checkpoint;
+  VerifyCommands verify;
   CLI::App app("grist pretrains fine-grained Mixture-of-Experts language models", "grist");
   app.set_version_flag("--version", "grist " GRIST_VERSION);
   app.footer(kExitCodes);
@@ -136,6 +175,7 @@ Invocation parse_command_line(int argc, const char* const* argv) {
   add_train(app, chosen, train);
   add_generate(app, chosen, generate);
   add_checkpoint(app, chosen, checkpoint);
+  add_verify(app, chosen, verify);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

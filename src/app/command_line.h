@@ -19,6 +19,19 @@ struct TrainArguments {
   bool dry_run = false;
 };
 
+struct VerifyParallelArguments {
+  std::string config;
+  std::vector<std::string> sets;
+  std::int64_t steps = 3;
+  std::string reference = "one-rank";
+};
+
+struct VerifyResumeArguments {
+  std::string config;
+  std::vector<std::string> sets;
+  std::int64_t steps = 20;
+};
+
 struct PrepareArguments {
   std::vector<std::string> inputs;
   std::string tokenizer;
@@ -67,10 +80,10 @@ struct CheckpointVerifyArguments {
   std::string path;
 };
 
-using Invocation =
-    std::variant<Exit, TrainArguments, PrepareArguments, TokenizerTrainArguments,
-                 TokenizerEncodeArguments, TokenizerDecodeArguments, GenerateArguments,
-                 CheckpointLsArguments, CheckpointVerifyArguments>;
+using Invocation = std::variant<Exit, TrainArguments, PrepareArguments, TokenizerTrainArguments,
+                                TokenizerEncodeArguments, TokenizerDecodeArguments,
+                                GenerateArguments, CheckpointLsArguments, CheckpointVerifyArguments,
+                                VerifyParallelArguments, VerifyResumeArguments>;
 
 Invocation parse_command_line(int argc, const char* const* argv);
 
@@ -83,6 +96,8 @@ ExitCode run(const TokenizerDecodeArguments& a);
 ExitCode run(const GenerateArguments& a);
 ExitCode run(const CheckpointLsArguments& a);
 ExitCode run(const CheckpointVerifyArguments& a);
+ExitCode run(const VerifyParallelArguments& a);
+ExitCode run(const VerifyResumeArguments& a);
 inline ExitCode run(const Exit& e) {
   return e.code;
 }

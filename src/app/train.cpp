@@ -4,7 +4,7 @@
 namespace grist::app {
 
 ExitCode run(const TrainArguments& a) {
-  return train::run_training(load_config(a.config, a.sets), {.dry_run = a.dry_run});
+  return train::run_training([&] { return load_config(a.config, a.sets); }, {.dry_run = a.dry_run});
 }
 
 }  // namespace grist::app

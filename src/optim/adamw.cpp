@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 
 #include "grist/core/check.h"
 #include "grist/ops/optimizer.h"
@@ -21,6 +22,8 @@ void flatten(OptimizerEntry& e) {
   }
   GRIST_CHECK(std::isfinite(e.lr_factor) && e.lr_factor >= 0, "{}: lr_factor {}", e.name,
               e.lr_factor);
+  GRIST_CHECK(e.begin >= 0 && e.begin % ops::kNormChunk == 0,
+              "{}: a piece that begins at {}, which is not the edge of a chunk", e.name, e.begin);
   e.param = reshape(e.param, {n});
   e.m = reshape(e.m, {n});
   e.v = reshape(e.v, {n});
@@ -36,23 +39,25 @@ Optimizer::Optimizer(const OptimConfig& config, std::vector<OptimizerEntry> entr
       arena_("optimizer reductions", Device::cpu, ledger) {
   if (config.name != "adamw")
     fail(ExitCode::config, "optim.name: \"{}\" is not one of adamw", config.name);
+  const auto key = [](const OptimizerEntry& e) { return std::tie(e.name, e.begin); };
   std::sort(entries_.begin(), entries_.end(),
-            [](const OptimizerEntry& a, const OptimizerEntry& b) { return a.name < b.name; });
+            [&](const OptimizerEntry& a, const OptimizerEntry& b) { return key(a) < key(b); });
+  std::vector<ConstTensorView> gradients;
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     OptimizerEntry& e = entries_[i];
-    GRIST_CHECK(i == 0 || entries_[i - 1].name != e.name, "two parameters are named {}", e.name);
+    GRIST_CHECK(i == 0 || key(entries_[i - 1]) != key(e), "two parameters are named {}", e.name);
     flatten(e);
+    gradients.push_back(e.grad);
     const std::int64_t n = e.param.numel();
     for (std::int64_t begin = 0; begin < n; begin += ops::kNormChunk)
       slices_.push_back({i, begin, std::min(n, begin + ops::kNormChunk)});
   }
+  norm_.emplace(gradients);
   const Shape chunks{static_cast<std::int64_t>(slices_.size())};
   const std::size_t partials = arena_.reserve(DType::f64, chunks);
-  const std::size_t total = arena_.reserve(DType::f64, {1});
   const std::size_t control = arena_.reserve(DType::f32, {2});
   arena_.commit();
   partials_ = arena_.view(partials, DType::f64, chunks);
-  total_ = arena_.view(total, DType::f64, {1});
   control_ = arena_.view(control, DType::f32, {2});
 }
 
@@ -61,19 +66,7 @@ void Optimizer::set_adam_steps(std::int64_t n) {
   adam_steps_ = n;
 }
 
-// Slices of all entries run side by side: most tensors of a fine-grained model are smaller than a
-// chunk, so threads inside one tensor would have nothing to do.
-double Optimizer::gradient_norm(const Context& ctx) {
-  parallel_for(ctx, static_cast<std::int64_t>(slices_.size()), [&](std::int64_t i, int /*worker*/) {
-    const Slice& s = slices_[static_cast<std::size_t>(i)];
-    ops::squared_sums(ctx, {.partials = rows(partials_, i, i + 1),
-                            .x = rows(entries_[s.entry].grad, s.begin, s.end)});
-  });
-  ops::tree_sum(ctx, {.sum = total_, .partials = partials_});
-  return std::sqrt(total_.as<double>()[0]);
-}
-
-void Optimizer::update(const Context& ctx, double lr) {
+void Optimizer::apply(const Context& ctx, double lr) {
   parallel_for(ctx, static_cast<std::int64_t>(slices_.size()), [&](std::int64_t i, int /*worker*/) {
     const Slice& s = slices_[static_cast<std::size_t>(i)];
     const OptimizerEntry& e = entries_[s.entry];
@@ -92,15 +85,20 @@ void Optimizer::update(const Context& ctx, double lr) {
 }
 
 OptimizerResult Optimizer::step(const Context& ctx, const OptimizerStep& s) {
+  norm_->partials(ctx, partials_);
+  return update(ctx, s, norm_of(ctx, partials_));
+}
+
+OptimizerResult Optimizer::update(const Context& ctx, const OptimizerStep& s, double grad_norm) {
   OptimizerResult r;
-  r.grad_norm = gradient_norm(ctx);
+  r.grad_norm = grad_norm;
   r.applied = std::isfinite(r.grad_norm) && std::isfinite(s.loss);
   if (r.applied && config_.clip_grad > 0)
     r.clip_factor = std::min(1.0, config_.clip_grad / (r.grad_norm + 1e-6));
   auto* control = control_.as<float>();
   control[0] = static_cast<float>(r.clip_factor);
   control[1] = r.applied ? 1.0F : 0.0F;
-  update(ctx, s.lr);
+  apply(ctx, s.lr);
   if (r.applied) ++adam_steps_;
   return r;
 }

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "grist/comm/collectives.h"
 #include "grist/config/batch_ramp.h"
 #include "grist/core/check.h"
 #include "grist/core/log.h"
@@ -22,105 +23,120 @@ bool due(std::int64_t step, std::int64_t interval) {
   return interval > 0 && step % interval == 0;
 }
 
-nn::Batch view(const Batch& b) {
-  const auto whole = [](const std::vector<std::int32_t>& v) {
-    return ConstTensorView(v.data(), DType::i32, {static_cast<std::int64_t>(v.size())});
-  };
-  return {whole(b.ids), whole(b.targets), whole(b.positions), whole(b.cu_seqlens)};
-}
+// What ranks agree on between steps, the largest wins: nothing, a signal's number, or this.
+constexpr std::int64_t kOutOfTime = 1000;
 
 }  // namespace
 
 // A stop may come between a step and its validation, so a resumed run may begin with a validation;
 // a save comes after it, so that a checkpoint's metrics hold it.
 ExitCode Run::train() {
-  const TrainConfig& t = config().train;
   for (;;) {
+    poll_save();
     if (const auto code = stop_requested()) return *code;
     if (validation_due() && !validate()) continue;  // stopped inside
-    const bool done = counters_.step >= t.train_iters;
-    if (unsaved_ && (done || (counters_.step > started_step_ &&
-                              due(counters_.step, config().checkpoint.save_interval))))
+    const bool done = counters_.step >= last_step();
+    if (unsaved_ && ((done && options_.save_at_end) ||
+                     (counters_.step > started_step_ &&
+                      due(counters_.step, config().checkpoint.save_interval))))
       save();
     if (done) break;
     if (const auto code = stop_requested()) return *code;
     step();
   }
+  finish_save(true);
   log::info("finished: {} steps, {} tokens, in {}", counters_.step, counters_.tokens,
             duration(seconds(Clock::now() - start_)));
   return ExitCode::ok;
 }
 
+// A signal to any rank stops all of them; the same answer everywhere.
+int Run::agreed_signal() const {
+  return static_cast<int>(comm::all_reduce_max(world_, stop_signal()));
+}
+
 std::optional<ExitCode> Run::stop_requested() {
-  const int signal = stop_signal();
-  const bool out_of_time = config().train.max_hours > 0 && hours() >= config().train.max_hours &&
+  const bool done = counters_.step >= last_step();
+  const bool out_of_time = !done && config().train.max_hours > 0 &&
+                           hours() >= config().train.max_hours &&
                            counters_.step > started_step_;  // each start makes progress
-  const bool done = counters_.step >= config().train.train_iters;
-  if (signal == 0 && (!out_of_time || done)) return std::nullopt;
+  std::int64_t reason = stop_signal();
+  if (out_of_time) reason = kOutOfTime;
+  reason = comm::all_reduce_max(world_, reason);
+  if (reason == 0) return std::nullopt;
   if (unsaved_) save();
+  finish_save(true);
   log::info("stopped at step {} by {}; saved; start the same command again to go on (exit code 75)",
-            counters_.step, signal != 0 ? "signal " + std::to_string(signal) : "train.max_hours");
+            counters_.step,
+            reason == kOutOfTime ? "train.max_hours" : "signal " + std::to_string(reason));
   return ExitCode::preempted;
+}
+
+std::int64_t Run::last_step() const {
+  const std::int64_t all = config().train.train_iters;
+  return options_.stop_after > 0 ? std::min(options_.stop_after, all) : all;
 }
 
 double Run::hours() const {
   return seconds(Clock::now() - born_) / 3600;
 }
 
-// The step's micro-batches; those of the next step are read meanwhile.
-const std::vector<Batch>& Run::global_batch() {
-  const auto range_at = [&](std::int64_t first) {
-    return SampleRange{first, global_batch_size_at(config().train, first)};
+// This rank's run of the step's micro-batches; those of its next step are read meanwhile.
+const std::vector<Batch>& Run::own_batches() {
+  const auto own_range = [&](std::int64_t first) {
+    const std::int64_t count = global_batch_size_at(config().train, first) / world_.size();
+    return SampleRange{first + world_.rank() * count, count};
   };
-  const SampleRange now = range_at(counters_.samples);
-  const bool last = counters_.step + 1 >= config().train.train_iters;
-  return loader_->get(now, last ? SampleRange{} : range_at(now.first + now.count));
+  world_.activity().enter("reading data");
+  const std::int64_t now = counters_.samples;
+  const bool last = counters_.step + 1 >= last_step();
+  const std::vector<Batch>* batches = nullptr;
+  comm::agree(world_, [&] {
+    batches = &loader_->get(
+        own_range(now),
+        last ? SampleRange{} : own_range(now + global_batch_size_at(config().train, now)));
+  });
+  return *batches;
 }
 
 // One optimizer step; or nothing at all when a signal comes before its update, so that a stop waits
 // for one micro-batch only.
 void Run::step() {
-  const std::vector<Batch>& batches = global_batch();
-  const std::int64_t samples =
-      static_cast<std::int64_t>(batches.size()) * config().train.micro_batch_size;
-  std::int64_t targets = 0;
-  for (const Batch& b : batches) targets += b.num_targets;
-  statistics_.reset();
-  nn::StepScale scale{.loss_scale = 1.0F / static_cast<float>(std::max<std::int64_t>(targets, 1)),
-                      .micro_batch_weight = 1.0F / static_cast<float>(batches.size()),
-                      .first = true};
-  for (const Batch& b : batches) {
-    if (stop_signal() != 0) return;  // nothing has changed yet; the resumed run takes this step
-    model_->forward_backward(context_, *activations_, view(b), scale, statistics_);
-    scale.first = false;
-  }
-  const double loss =
-      statistics_.loss_sum / static_cast<double>(std::max<std::int64_t>(targets, 1));
-  const double total = loss + statistics_.aux_loss() + statistics_.z_loss();
-
   const std::int64_t number = counters_.step + 1;
+  world_.activity().step = number;
+  const std::int64_t samples = global_batch_size_at(config().train, counters_.samples);
   const double lr = learning_rate(config().optim, number, config().train.train_iters);
-  const OptimizerResult result = optimizer_->step(context_, {.lr = lr, .loss = total});
+  const std::vector<Batch>& batches = own_batches();
+  const std::optional<StepOutcome> outcome =
+      engine_->step(batches, lr, [&] { return agreed_signal() != 0; });
+  if (!outcome) return;  // nothing has changed yet; the resumed run takes this step
+  watch_stragglers(outcome->compute_seconds);
+
   unsaved_ = true;
   counters_.step = number;
   counters_.samples += samples;
   counters_.tokens += samples * config().data.seq_length;
-  if (result.applied) {
-    counters_.adam_steps = optimizer_->adam_steps();
+  if (outcome->applied) {
+    counters_.adam_steps = engine_->optimizer().adam_steps();
     counters_.skipped_in_a_row = 0;
-    model_->update_router_state(statistics_);
-    model_->parameters().refresh(context_);
   } else {
     ++counters_.skipped;
     ++counters_.skipped_in_a_row;
     log::warn(
         "step {}: loss {:.6g} or gradient norm {:.6g} is not finite; the update is skipped, "
         "nothing has changed ({} in a row)",
-        number, std::abs(total), std::abs(result.grad_norm), counters_.skipped_in_a_row);
+        number, std::abs(outcome->total), std::abs(outcome->grad_norm), counters_.skipped_in_a_row);
   }
-  if (due(number, config().log.interval) || number == config().train.train_iters || !result.applied)
-    log_step(loss, result.grad_norm, lr);
-  if (counters_.skipped_in_a_row >= config().train.max_nonfinite_steps) refuse_to_go_on(samples);
+  if (due(number, config().log.interval) || number == last_step() || !outcome->applied)
+    log_step(*outcome);
+  if (counters_.skipped_in_a_row >= config().train.max_nonfinite_steps)
+    comm::agree(world_, [&] { refuse_to_go_on(samples); });
+}
+
+void Run::watch_stragglers(std::span<const double> compute_seconds) {
+  if (!stragglers_) return;
+  for (const std::string& line : stragglers_->observe(comm::all_gather(world_, compute_seconds)))
+    log::warn("step {}: {}", counters_.step, line);
 }
 
 void Run::refuse_to_go_on(std::int64_t samples) const {
@@ -134,19 +150,20 @@ void Run::refuse_to_go_on(std::int64_t samples) const {
        counters_.samples - 1, kept);
 }
 
-void Run::log_step(double loss, double grad_norm, double lr) {
+void Run::log_step(const StepOutcome& outcome) {
   const auto now = Clock::now();
+  const nn::StepStatistics& statistics = engine_->statistics();
   StepRecord r;
   r.step = counters_.step;
   r.tokens = counters_.tokens;
   r.samples = counters_.samples;
-  r.loss = loss;
-  r.aux_loss = statistics_.aux_loss();
-  r.z_loss = statistics_.z_loss();
-  r.grad_norm = grad_norm;
-  r.lr = lr;
+  r.loss = outcome.loss;
+  r.aux_loss = statistics.aux_loss();
+  r.z_loss = statistics.z_loss();
+  r.grad_norm = outcome.grad_norm;
+  r.lr = outcome.lr;
   r.skipped = counters_.skipped;
-  r.layers = layer_records(statistics_, config().model.moe.num_experts_per_tok);
+  r.layers = layer_records(statistics, config().model.moe.num_experts_per_tok);
   r.seconds = seconds(now - logged_);
   r.tokens_per_second = static_cast<double>(counters_.tokens - logged_tokens_) / r.seconds;
   r.flops_per_second = r.tokens_per_second * flops_per_token_;
@@ -154,7 +171,7 @@ void Run::log_step(double loss, double grad_norm, double lr) {
   const auto steps = static_cast<double>(counters_.step - logged_step_);
   r.eta_seconds =
       r.seconds / steps * static_cast<double>(config().train.train_iters - counters_.step);
-  metrics_->append(to_json(r));
+  leader_does([&] { metrics_->append(to_json(r)); });
   log::info("{}", console_line(r, config().train.train_iters));
   if (tensorboard_) {
     const Scalar scalars[] = {
@@ -172,25 +189,21 @@ void Run::log_step(double loss, double grad_norm, double lr) {
 bool Run::validation_due() const {
   if (validation_.empty() || counters_.step == 0 || counters_.validated_step == counters_.step)
     return false;
-  return due(counters_.step, config().train.eval_interval) ||
-         counters_.step >= config().train.train_iters;
+  return due(counters_.step, config().train.eval_interval) || counters_.step >= last_step();
 }
 
 // Fills record.sets; false: a signal came first.
 bool Run::evaluate(ValidationRecord& record) {
   const std::int64_t rows = config().train.micro_batch_size;
-  Batch batch;
   for (const ValidationSet& set : validation_) {
     ValidationRecord::Set result{.name = set.name()};
     const std::int64_t all = (set.num_samples() + rows - 1) / rows;
     const std::int64_t count =
         config().train.eval_iters > 0 ? std::min(all, config().train.eval_iters) : all;
-    for (std::int64_t i = 0; i < count; ++i) {
-      if (stop_signal() != 0) return false;
-      set.batch(i * rows, rows, batch);
-      result.loss_sum += model_->evaluate(context_, *activations_, view(batch));
-      result.tokens += batch.num_targets;
-    }
+    const auto sum = engine_->evaluate(set, count, [&] { return agreed_signal() != 0; });
+    if (!sum) return false;
+    result.loss_sum = sum->loss_sum;
+    result.tokens = sum->targets;
     if (count == all) {
       result.bytes = set.source_bytes();
       result.all_tokens = set.num_tokens();
@@ -211,7 +224,7 @@ bool Run::validate() {
   const auto now = Clock::now();
   record.seconds = seconds(now - begin);
   logged_ += now - begin;  // not training time
-  metrics_->append(to_json(record));
+  leader_does([&] { metrics_->append(to_json(record)); });
   log::info("{}", console_line(record));
   if (tensorboard_) {
     for (const ValidationRecord::Set& s : record.sets) {
@@ -224,29 +237,54 @@ bool Run::validate() {
   return true;
 }
 
+// The state as it is now. With async_save it is copied, and written while training goes on.
 void Run::save() {
   const auto begin = Clock::now();
-  metrics_->sync();
-  counters_.metrics_bytes = metrics_->bytes();
+  world_.activity().enter("save");
+  finish_save(false);
+  leader_does([&] {
+    metrics_->sync();
+    counters_.metrics_bytes = metrics_->bytes();
+  });
   SaveRequest request;
   request.step = counters_.step;
   request.parent_step = saved_step_;
-  request.layout.set("world", 1);
+  request.layout = layout_json(engine_->layout());
   request.state.set("counters", to_json(counters_));
   request.state.set("data", samples_->fingerprints());
   if (tokenizer_) request.state.set("tokenizer", tokenizer_hash(*tokenizer_));
   if (!parent_.is_null()) request.state.set("parent", parent_);
-  request.shards = {checkpoint_slices(*model_, *moments_)};
+  request.shards = {checkpoint_slices(*engine_)};
   request.texts = {{"config.yaml", to_yaml(loaded_)}};
   request.texts.insert(request.texts.end(), tokenizer_texts_.begin(), tokenizer_texts_.end());
-  const SavedStep saved = checkpoints_->save(request);
-  saved_step_ = counters_.step;
+  saver_->start(std::move(request));
+  saving_ = true;
   unsaved_ = false;
-  checkpoints_->prune(config().checkpoint.keep);
-  const auto now = Clock::now();
-  logged_ += now - begin;
-  log::info("saved step {} ({}) in {:.1f} s", counters_.step, human_bytes(saved.bytes),
-            seconds(now - begin));
+  if (!config().checkpoint.async_save) finish_save(false);
+  logged_ += Clock::now() - begin;  // not training time
+}
+
+// Says how the save went that was being written, once it has ended on all ranks.
+void Run::poll_save() {
+  if (saving_ && comm::all_reduce_max(world_, saver_->busy() ? 1 : 0) == 0) finish_save(false);
+}
+
+// Waits for the save that is being written, if there is one. A failed one is an error when it
+// `must` succeed or the configuration wants that.
+void Run::finish_save(bool must) {
+  if (!saving_) return;
+  world_.activity().enter("finishing a save");
+  const std::optional<SaveVerdict> v = saver_->finish();
+  saving_ = false;
+  if (!v->error) {
+    saved_step_ = v->step;
+    log::info("saved step {} ({}) in {:.1f} s, training paused for {:.2f} s", v->step,
+              human_bytes(v->bytes), v->seconds, v->pause);
+    return;
+  }
+  unsaved_ = true;
+  if (must || config().checkpoint.on_error == "stop") comm::agree(world_, [&] { throw *v->error; });
+  log::warn("{}; training goes on, and the next save tries again", v->error->what());
 }
 
 }  // namespace grist::train

@@ -141,6 +141,15 @@ Json to_json(const ValidationRecord& r) {
   return j;
 }
 
+Json without_times(Json record) {
+  std::erase_if(record.as_object(), [](const auto& field) {
+    constexpr std::string_view kTimes[] = {"seconds", "tokens_per_second", "flops_per_second",
+                                           "peak_fraction"};
+    return std::find(std::begin(kTimes), std::end(kTimes), field.first) != std::end(kTimes);
+  });
+  return record;
+}
+
 std::string duration(double seconds) {
   const auto s = static_cast<std::int64_t>(std::max(0.0, std::round(seconds)));
   if (s >= 86400) return fmt::format("{}d{:02}h", s / 86400, s % 86400 / 3600);

@@ -59,6 +59,8 @@ struct ValidationRecord {
   std::vector<Set> sets = {};
 };
 
+Json without_times(Json record);  // of metrics.jsonl: what two equal runs have in common
+
 double max_vio(const StepRecord& r);           // largest over layers
 double dropped_fraction(const StepRecord& r);  // mean over layers
 

@@ -6,58 +6,73 @@
 #include <string>
 #include <vector>
 
+#include "engine.h"
+#include "grist/ckpt/background_save.h"
 #include "grist/ckpt/checkpoint.h"
+#include "grist/comm/straggler.h"
 #include "grist/config/load.h"
 #include "grist/core/context.h"
 #include "grist/data/batch_loader.h"
 #include "grist/data/dataset.h"
 #include "grist/data/tokenizer.h"
-#include "grist/nn/model.h"
-#include "grist/optim/adamw.h"
 #include "grist/train/trainer.h"
+#include "job.h"
 #include "metrics.h"
 #include "run_folder.h"
 #include "tensorboard.h"
 #include "training_state.h"
+#include "vocabulary.h"
 
 namespace grist::train {
 
 class Run {
  public:
-  Run(LoadedConfig config, const TrainOptions& options);
+  Run(LoadedConfig config, const TrainOptions& options, Job& job);
   ExitCode execute();
 
  private:
   // setup.cpp
   void resolve_device() const;
-  void resolve_vocabulary();
   void open_data();
-  void build_model();
-  void start_or_resume();
-  void open_folder();
-  void start_from_parent();
-  void check_same_model(const CheckpointReader& step) const;
-  bool resume();
   void warm_up();
   void print_plan() const;
+
+  // start.cpp
+  void start_or_resume();
+  bool resume();
+  void refuse_missing_steps() const;
+  void start_from_parent();
+  void check_same_model(const CheckpointReader& step) const;
+  std::string other_layout(const CheckpointReader& step) const;
+  void open_checkpoints(const std::string& uuid);
+  void open_folder();
 
   // loop.cpp
   ExitCode train();
   void step();
-  const std::vector<Batch>& global_batch();
+  const std::vector<Batch>& own_batches();
+  void watch_stragglers(std::span<const double> compute_seconds);
   void refuse_to_go_on(std::int64_t samples) const;
-  void log_step(double loss, double grad_norm, double lr);
+  void log_step(const StepOutcome& outcome);
   bool validation_due() const;
   bool validate();
   bool evaluate(ValidationRecord& record);
   void save();
+  void poll_save();
+  void finish_save(bool must);
+  int agreed_signal() const;
   std::optional<ExitCode> stop_requested();
   double hours() const;
+  std::int64_t last_step() const;
 
   const Config& config() const { return loaded_.config; }
+  bool leader() const { return world_.rank() == 0; }
+  // What touches files that all ranks share is done by rank 0; its error is everybody's.
+  void leader_does(const std::function<void()>& work);
 
   LoadedConfig loaded_;
   TrainOptions options_;
+  comm::Communicator& world_;
   std::size_t program_bytes_ = 0;  // resident before anything was allocated
   MemoryLedger ledger_;
   ThreadPool pool_;
@@ -69,12 +84,11 @@ class Run {
   std::optional<SampleStream> samples_;
   std::optional<BatchLoader> loader_;
   std::vector<ValidationSet> validation_;
-  std::optional<nn::Model> model_;
-  std::optional<Moments> moments_;
-  std::optional<Optimizer> optimizer_;
-  std::optional<nn::Activations> activations_;
+  std::optional<Engine> engine_;
   std::optional<RunFolder> folder_;
-  std::optional<CheckpointFolder> checkpoints_;
+  std::optional<BackgroundSave> saver_;
+  bool saving_ = false;                             // a save is being written
+  std::optional<comm::StragglerWatch> stragglers_;  // several ranks only
   std::optional<MetricsLog> metrics_;
   std::optional<TensorboardWriter> tensorboard_;
   Json parent_;  // of continued pretraining: path, uuid, step; null otherwise
@@ -83,7 +97,6 @@ class Run {
   std::int64_t started_step_ = 0;  // step at which this process began
   bool unsaved_ = true;            // something has happened since the last save or load
 
-  nn::StepStatistics statistics_;
   double flops_per_token_ = 0;  // forward and backward
   double peak_flops_ = 0;       // measured, all threads
   using Clock = std::chrono::steady_clock;

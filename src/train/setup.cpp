@@ -1,9 +1,8 @@
-// From a configuration to a run that is ready for its next step.
+// From a configuration to data, model and memory (start.cpp goes on from there).
 #include <algorithm>
-#include <cmath>
 #include <fstream>
 
-#include "grist/config/compare.h"
+#include "grist/comm/collectives.h"
 #include "grist/config/parameters.h"
 #include "grist/core/check.h"
 #include "grist/core/log.h"
@@ -50,61 +49,52 @@ double measure_peak(const Context& ctx) {
   return 2.0 * kSize * kSize * kSize / best;
 }
 
-OptimizerEntry entry(const nn::NamedTensor& t, const Moments& moments, const OptimConfig& config) {
-  const auto flat = [](const TensorView& v) { return reshape(v, {v.shape.numel()}); };
-  double factor = 1.0;
-  if (t.kind == nn::ParameterKind::router) factor = config.router_lr_factor;
-  if (t.kind == nn::ParameterKind::expert) factor = config.expert_lr_factor;
-  return {.name = t.name,
-          .param = flat(t.master),
-          .m = flat(moments.m(t)),
-          .v = flat(moments.v(t)),
-          .grad = flat(t.grad),
-          .decay = t.decay,
-          .lr_factor = factor};
-}
-
-// The files that Tokenizer::load reads, for the checkpoints.
-std::vector<TextFile> tokenizer_texts(const std::filesystem::path& path) {
-  const bool folder = std::filesystem::is_directory(path);
-  const std::filesystem::path file = folder ? path / "tokenizer.json" : path;
-  std::vector<TextFile> texts = {{"tokenizer.json", read_text(file)}};
-  const std::filesystem::path beside = file.parent_path() / "tokenizer_config.json";
-  if (std::filesystem::exists(beside))
-    texts.push_back({"tokenizer_config.json", read_text(beside)});
-  return texts;
-}
-
 }  // namespace
 
-Run::Run(LoadedConfig loaded, const TrainOptions& options)
+Run::Run(LoadedConfig loaded, const TrainOptions& options, Job& job)
     : loaded_(std::move(loaded)),
       options_(options),
+      world_(job.world()),
       program_bytes_(resident_bytes()),
-      pool_(static_cast<int>(loaded_.config.threads)),
+      pool_(job.threads(loaded_.config.threads)),
       scratch_(Device::cpu, &ledger_) {
   context_.pool = &pool_;
   context_.scratch = &scratch_;
   for (const std::string& note : loaded_.notes) log::info("{}", note);
-  resolve_device();
-  resolve_vocabulary();
-  folder_.emplace(config().run.dir);
-  folder_->check_owner(loaded_);
-  open_data();
-  build_model();
+  comm::agree(world_, [&] {
+    resolve_device();
+    if (!config().data.tokenizer.empty()) {
+      tokenizer_ = resolve_vocabulary(loaded_);
+      tokenizer_texts_ = tokenizer_texts(config().data.tokenizer);
+    }
+    folder_.emplace(config().run.dir);
+    if (leader()) folder_->check_owner(loaded_);
+    open_data();
+  });
+  engine_.emplace(config(), world_, context_, &ledger_);
+  if (world_.size() > 1)
+    stragglers_.emplace(comm::all_gather(world_, job.host()),
+                        std::vector<std::string>{"forward and backward", "update"});
+  flops_per_token_ = training_flops_per_token(config().model, config().data.seq_length);
+}
+
+void Run::leader_does(const std::function<void()>& work) {
+  comm::agree(world_, [&] {
+    if (leader()) work();
+  });
 }
 
 ExitCode Run::execute() {
   if (options_.dry_run) {
-    model_->parameters().initialize(context_, static_cast<std::uint64_t>(config().seed));
+    engine_->initialize();
     warm_up();
     log::info("{}", to_yaml(loaded_));
     print_plan();
     return ExitCode::ok;
   }
-  if (stop_signal() != 0) {
+  if (const int signal = agreed_signal(); signal != 0) {
     log::info("stopped by signal {} before the first step; nothing was written (exit code 75)",
-              stop_signal());
+              signal);
     return ExitCode::preempted;
   }
   start_or_resume();
@@ -127,21 +117,9 @@ void Run::resolve_device() const {
   if (config().device == "cuda")
     fail(ExitCode::device_unavailable,
          "device: cuda: this build has no CUDA backend; use device: cpu");
-  if (config().parallel.expert_model_parallel_size != 1) {
-    fail(ExitCode::config,
-         "parallel.expert_model_parallel_size is {}, but this run has 1 rank; it must divide the "
-         "number of ranks",
-         config().parallel.expert_model_parallel_size);
-  }
-  log::info("device: cpu ({} threads){}", pool_.size(),
+  log::info("device: cpu ({} thread{}{}){}", pool_.size(), pool_.size() == 1 ? "" : "s",
+            world_.size() == 1 ? "" : " a rank",
             config().device == "auto" ? ", chosen because this build has no CUDA backend" : "");
-}
-
-void Run::resolve_vocabulary() {
-  if (config().data.tokenizer.empty()) return;
-  tokenizer_ = Tokenizer::load(config().data.tokenizer);
-  tokenizer_texts_ = tokenizer_texts(config().data.tokenizer);
-  resolve_vocab_size(loaded_, tokenizer_->vocab_size(), config().data.tokenizer);
 }
 
 void Run::open_data() {
@@ -159,140 +137,17 @@ void Run::open_data() {
   for (const ValidationSet& set : validation_) set.check_tokenizer(hash);
 }
 
-void Run::build_model() {
-  const Config& c = config();
-  model_.emplace(c.model, Device::cpu, true, &ledger_);
-  moments_.emplace(model_->parameters(), Device::cpu, &ledger_);
-  std::vector<OptimizerEntry> entries;
-  for (const nn::NamedTensor& t : model_->parameters().tensors())
-    entries.push_back(entry(t, *moments_, c.optim));
-  optimizer_.emplace(c.optim, std::move(entries), &ledger_);
-  const std::int64_t tokens = c.train.micro_batch_size * c.data.seq_length;
-  activations_.emplace(c.model, tokens, c.train.micro_batch_size, nn::keep_for(c.train),
-                       Device::cpu, &ledger_);
-  flops_per_token_ = training_flops_per_token(c.model, c.data.seq_length);
-}
-
-// Everything that the next step needs, in memory; nothing is written yet.
-void Run::start_or_resume() {
-  folder_->lock();
-  if (resume()) return;
-  checkpoints_.emplace(folder_->checkpoints(), new_uuid());
-  if (config().init.from.empty()) {
-    model_->parameters().initialize(context_, static_cast<std::uint64_t>(config().seed));
-    log::info("starting at step 0 in {}", folder_->path().string());
-  } else {
-    start_from_parent();
-  }
-}
-
-void Run::open_folder() {
-  std::string yaml = to_yaml(loaded_);
-  if (!parent_.is_null()) yaml = "# continued from " + parent_.dump() + "\n" + yaml;
-  make_directories(folder_->path());
-  folder_->lock();
-  if (!unsaved_ || list_steps(folder_->checkpoints()).empty()) {
-    folder_->write_config(yaml);
-  } else {
-    fail(ExitCode::cannot_create, "{}: another run began here meanwhile; choose another run.dir",
-         folder_->path().string());
-  }
-  metrics_.emplace(folder_->metrics(), counters_.metrics_bytes);
-  if (config().log.tensorboard) tensorboard_.emplace(folder_->tensorboard());
-}
-
-// Shapes are checked when tensors are read; this finds what shapes do not show, e.g. rope_theta.
-void Run::check_same_model(const CheckpointReader& step) const {
-  const std::string where = (step.path() / "config.yaml").string();
-  const Config before = parse_config(step.text("config.yaml"), where, {}).config;
-  for (const ConfigDifference& d : config_differences(before, config())) {
-    if (!d.architecture) continue;
-    fail(ExitCode::bad_data, "{}: of another architecture: {} is {} there and {} here",
-         step.path().string(), d.key, d.before.empty() ? "not set" : d.before,
-         d.after.empty() ? "not set" : d.after);
-  }
-  const Json* tokenizer = step.state().find("tokenizer");
-  if (tokenizer != nullptr && tokenizer_ && tokenizer->as_string() != tokenizer_hash(*tokenizer_))
-    fail(ExitCode::bad_data,
-         "{}: trained with another tokenizer than {}; use the one in its folder",
-         step.path().string(), config().data.tokenizer);
-}
-
-bool Run::resume() {
-  const std::string& mode = config().checkpoint.resume;
-  const std::filesystem::path& folder = folder_->checkpoints();
-  const bool has_steps = !list_steps(folder).empty();
-  if (mode == "never") {
-    if (has_steps)
-      fail(ExitCode::cannot_create,
-           "{}: holds checkpoints and checkpoint.resume is never; choose another run.dir",
-           folder.string());
-    return false;
-  }
-  // Before loading: a step whose replacement was interrupted gets its name back.
-  CheckpointFolder(folder, "sweep").sweep();
-  const std::vector<TensorDestination> destinations = checkpoint_destinations(*model_, &*moments_);
-  const std::optional<CheckpointReader> step = load_newest(folder, destinations);
-  if (!step) {
-    if (std::filesystem::exists(folder / "latest"))
-      fail(ExitCode::bad_data,
-           "{}: a checkpoint was committed here, but no step is left; restore one, or choose "
-           "another "
-           "run.dir to start again",
-           folder.string());
-    if (mode == "required")
-      fail(ExitCode::not_found, "{}: no checkpoint, and checkpoint.resume is required",
-           folder.string());
-    return false;
-  }
-  check_same_model(*step);
-  samples_->check_fingerprints(step->state().at("data"));
-  counters_ = counters_from_json(step->state().at("counters"));
-  optimizer_->set_adam_steps(counters_.adam_steps);
-  if (const Json* parent = step->state().find("parent")) parent_ = *parent;
-  saved_step_ = counters_.step;
-  unsaved_ = false;
-  checkpoints_.emplace(folder, step->manifest().uuid);
-  log::info("resuming at step {} from {}", counters_.step, step->path().string());
-  return true;
-}
-
-void Run::start_from_parent() {
-  const bool keep = config().init.optimizer == "keep";
-  const std::vector<StepInfo> steps = resolve_steps(config().init.from);
-  const std::optional<CheckpointReader> step = find_newest_good(steps);
-  if (!step) fail(ExitCode::bad_data, "init.from: {}: no usable checkpoint", config().init.from);
-  const std::vector<TensorDestination> destinations =
-      checkpoint_destinations(*model_, keep ? &*moments_ : nullptr);
-  check_same_model(*step);
-  step->read(destinations, {.ignore_prefixes = keep ? std::vector<std::string>{}
-                                                    : std::vector<std::string>{"optim."}});
-  if (keep) counters_.adam_steps = counters_from_json(step->state().at("counters")).adam_steps;
-  optimizer_->set_adam_steps(counters_.adam_steps);
-  parent_ = Json::object();
-  parent_.set("path", step->path().string());
-  parent_.set("uuid", step->manifest().uuid);
-  parent_.set("step", step->step());
-  parent_.set("optimizer", config().init.optimizer);
-  log::info("starting at step 0 in {} from the weights of {} (moments: {})",
-            folder_->path().string(), step->path().string(), config().init.optimizer);
-}
-
 // One micro-batch forward and backward before the first step: fills scratch memory, so that the
 // memory table is whole. Its gradients are overwritten by the first step.
 void Run::warm_up() {
-  model_->parameters().refresh(context_);
-  peak_flops_ = measure_peak(context_);
+  world_.activity().enter("warm-up");
+  engine_->refresh();
+  peak_flops_ = comm::all_reduce_sum(world_, measure_peak(context_));
   Batch batch;
-  samples_->batch(counters_.samples, config().train.micro_batch_size, batch);
-  const auto whole = [](const std::vector<std::int32_t>& v) {
-    return ConstTensorView(v.data(), DType::i32, {static_cast<std::int64_t>(v.size())});
-  };
-  nn::StepStatistics discarded;
-  model_->forward_backward(
-      context_, *activations_,
-      {whole(batch.ids), whole(batch.targets), whole(batch.positions), whole(batch.cu_seqlens)}, {},
-      discarded);
+  const std::int64_t rows = config().train.micro_batch_size;
+  comm::agree(world_,
+              [&] { samples_->batch(counters_.samples + world_.rank() * rows, rows, batch); });
+  engine_->warm_up(batch);
 }
 
 void Run::print_plan() const {
@@ -318,7 +173,10 @@ void Run::print_plan() const {
       "backward; this machine's peak {:.0f} GFLOP/s",
       c.train.global_batch_size, c.data.seq_length, c.train.micro_batch_size,
       flops_per_token_ / 1e9, peak_flops_ / 1e9);
-  log::info("memory:");
+  if (world_.size() > 1)
+    log::info("ranks: {}, zero_stage {}, {} bits", engine_->layout().str(), c.parallel.zero_stage,
+              c.parallel.deterministic);
+  log::info("memory{}:", world_.size() > 1 ? " of rank 0" : "");
   for (const MemoryLedger::Entry& e : ledger_.entries())
     log::info("  {:<32}{:>12}", e.label, human_bytes(e.bytes));
   constexpr std::size_t kSaving = 2 * kCheckpointBlock;  // one block is filled, one written

@@ -1,11 +1,19 @@
 #include "grist/train/trainer.h"
 
+#include "grist/comm/collectives.h"
+#include "job.h"
 #include "run.h"
 
 namespace grist::train {
 
-ExitCode run_training(LoadedConfig config, const TrainOptions& options) {
-  return Run(std::move(config), options).execute();
+ExitCode run_training(const std::function<LoadedConfig()>& load, const TrainOptions& options) {
+  Job job;
+  return job.run([&] {
+    LoadedConfig config;
+    comm::agree(job.world(), [&] { config = load_for(job.world().size(), load); });
+    job.watch(config.config.parallel.watchdog_seconds);
+    return Run(std::move(config), options, job).execute();
+  });
 }
 
 }  // namespace grist::train

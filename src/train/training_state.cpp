@@ -2,13 +2,6 @@
 
 namespace grist::train {
 
-Moments::Moments(const nn::Parameters& parameters, Device device, MemoryLedger* ledger)
-    : arena_("optimizer state (fp32)", device, ledger),
-      m_offset_(arena_.reserve(DType::f32, {parameters.numel()})),
-      v_offset_(arena_.reserve(DType::f32, {parameters.numel()})) {
-  arena_.commit();
-}
-
 Json to_json(const Counters& c) {
   Json j = Json::object();
   j.set("step", c.step);
@@ -33,16 +26,20 @@ Counters counters_from_json(const Json& j) {
           .metrics_bytes = static_cast<std::uint64_t>(j.at("metrics_bytes").as_int())};
 }
 
+Json layout_json(const parallel::Layout& layout) {
+  Json j = Json::object();
+  j.set("world", layout.world());
+  for (const parallel::Axis& a : layout.axes()) j.set(a.name, a.size);
+  return j;
+}
+
 namespace {
 
-// Calls visit(name, view) for everything in a checkpoint, in a fixed order.
-template <class F> void for_each_tensor(nn::Model& model, const Moments* moments, F&& visit) {
-  for (const nn::NamedTensor& t : model.parameters().tensors()) {
-    visit(t.name, t.master);
-    if (moments == nullptr) continue;
-    visit("optim.m." + t.name, moments->m(t));
-    visit("optim.v." + t.name, moments->v(t));
-  }
+constexpr const char* kMomentM = "optim.m.";
+constexpr const char* kMomentV = "optim.v.";
+
+// Calls visit(name, view) for the router state, which all ranks share.
+template <class F> void for_each_router_tensor(nn::Model& model, F&& visit) {
   nn::RouterState& routers = model.router_state();
   const std::vector<std::string> biases = model.router_bias_names();
   for (std::size_t i = 0; i < biases.size(); ++i) {
@@ -55,19 +52,45 @@ template <class F> void for_each_tensor(nn::Model& model, const Moments* moments
 
 }  // namespace
 
-std::vector<TensorSlice> checkpoint_slices(nn::Model& model, const Moments& moments) {
+std::vector<TensorSlice> checkpoint_slices(Engine& engine) {
   std::vector<TensorSlice> out;
-  for_each_tensor(model, &moments, [&](std::string name, const TensorView& v) {
+  for (const parallel::ShardPiece& p : engine.optimizer().saves()) {
+    TensorSlice slice{.name = p.tensor->name,
+                      .shape = p.tensor->shape,
+                      .begin = p.begin,
+                      .end = p.end,
+                      .data = p.param.data};
+    out.push_back(slice);
+    slice.name = kMomentM + p.tensor->name;
+    slice.data = p.m.data;
+    out.push_back(slice);
+    slice.name = kMomentV + p.tensor->name;
+    slice.data = p.v.data;
+    out.push_back(slice);
+  }
+  if (engine.layout().rank() != 0) return out;
+  for_each_router_tensor(engine.model(), [&](std::string name, const TensorView& v) {
     out.push_back(whole(std::move(name), v));
   });
   return out;
 }
 
-std::vector<TensorDestination> checkpoint_destinations(nn::Model& model, const Moments* moments) {
+std::vector<TensorDestination> checkpoint_destinations(Engine& engine, bool with_moments) {
   std::vector<TensorDestination> out;
-  for_each_tensor(model, moments, [&](std::string name, const TensorView& v) {
+  for (const nn::NamedTensor& t : engine.model().parameters().tensors())
+    out.push_back(whole_destination(t.name, t.master));
+  for_each_router_tensor(engine.model(), [&](std::string name, const TensorView& v) {
     out.push_back(whole_destination(std::move(name), v));
   });
+  if (!with_moments) return out;
+  for (const parallel::ShardPiece& p : engine.optimizer().holds()) {
+    for (const auto& [prefix, view] : {std::pair(kMomentM, p.m), std::pair(kMomentV, p.v)})
+      out.push_back({.name = prefix + p.tensor->name,
+                     .shape = p.tensor->shape,
+                     .begin = p.begin,
+                     .end = p.end,
+                     .data = view.data});
+  }
   return out;
 }
 

@@ -5,27 +5,11 @@
 #include <string>
 #include <vector>
 
+#include "engine.h"
 #include "grist/ckpt/checkpoint.h"
 #include "grist/core/json.h"
-#include "grist/nn/model.h"
 
 namespace grist::train {
-
-// First and second moments of AdamW, laid out like the parameters.
-class Moments {
- public:
-  Moments(const nn::Parameters& parameters, Device device, MemoryLedger* ledger);
-  TensorView m(const nn::NamedTensor& t) const { return at(m_offset_, t); }
-  TensorView v(const nn::NamedTensor& t) const { return at(v_offset_, t); }
-
- private:
-  TensorView at(std::size_t base, const nn::NamedTensor& t) const {
-    return arena_.view(base + static_cast<std::size_t>(t.offset) * sizeof(float), DType::f32,
-                       t.shape);
-  }
-  Arena arena_;
-  std::size_t m_offset_, v_offset_;
-};
 
 struct Counters {
   std::int64_t step = 0;
@@ -40,9 +24,14 @@ struct Counters {
 Json to_json(const Counters& c);
 Counters counters_from_json(const Json& j);
 
-// Slices that point into the model and the moments: both must stay unchanged until the save is
-// over.
-std::vector<TensorSlice> checkpoint_slices(nn::Model& model, const Moments& moments);
-std::vector<TensorDestination> checkpoint_destinations(nn::Model& model, const Moments* moments);
+// axis -> size, for the manifest.
+Json layout_json(const parallel::Layout& layout);
+
+// What this rank writes; points into the engine, which must stay unchanged until it is copied or
+// written. The slices of all ranks together tile every tensor.
+std::vector<TensorSlice> checkpoint_slices(Engine& engine);
+
+// What this rank loads: parameters whole, moments as the optimizer holds them.
+std::vector<TensorDestination> checkpoint_destinations(Engine& engine, bool with_moments);
 
 }  // namespace grist::train

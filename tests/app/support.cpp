@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <fstream>
+#include <iterator>
 #include <ostream>
 #include <thread>
 
@@ -34,12 +36,25 @@ std::ostream& operator<<(std::ostream& stream, const Outcome& o) {
 
 // ---- processes -------------------------------------------------------------------------------
 
-Child::Child(const fs::path& folder, const Arguments& arguments) {
+namespace {
+// Sessions of their own, so that what a killed job leaves behind does not disturb the next one; and
+// no ranks that spin while others need the core.
+Arguments mpirun(int ranks) {
+  return {
+      GRIST_MPIRUN, "-n",        std::to_string(ranks), "--oversubscribe", "--allow-run-as-root",
+      "--mca",      "btl",       "self,vader",          "--mca",           "mpi_yield_when_idle",
+      "1",          GRIST_BINARY};
+}
+}  // namespace
+
+Child::Child(const fs::path& folder, const Arguments& arguments, int ranks) : ranks_(ranks) {
   static std::atomic<int> number{0};
   output_ = (folder / ("output-" + std::to_string(number++))).string();
   const std::string out = output_ + ".out", err = output_ + ".err";
-  std::vector<char*> argv{const_cast<char*>("grist")};
-  for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
+  Arguments all = ranks > 0 ? mpirun(ranks) : Arguments{GRIST_BINARY};
+  all.insert(all.end(), arguments.begin(), arguments.end());
+  std::vector<char*> argv;
+  for (std::string& a : all) argv.push_back(a.data());
   argv.push_back(nullptr);
   pid_ = ::fork();
   if (pid_ < 0) throw std::runtime_error("fork failed");
@@ -50,14 +65,41 @@ Child::Child(const fs::path& folder, const Arguments& arguments) {
   const int i = ::open("/dev/null", O_RDONLY);
   if (::dup2(i, 0) < 0 || ::dup2(o, 1) < 0 || ::dup2(e, 2) < 0 || ::chdir(folder.c_str()) != 0)
     ::_exit(126);
-  ::execv(GRIST_BINARY, argv.data());
+  ::execv(argv[0], argv.data());
   ::_exit(127);
 }
 
 Child::~Child() {
   if (pid_ < 0) return;
-  send(SIGKILL);
+  kill_all();
   wait();
+}
+
+void Child::kill_all() const {
+  const std::vector<int> ranks = rank_pids();
+  send(SIGKILL);
+  for (const int pid : ranks)
+    if (pid > 0) ::kill(pid, SIGKILL);
+}
+
+// mpirun's children that know their rank.
+std::vector<int> Child::rank_pids() const {
+  std::vector<int> pids(static_cast<std::size_t>(std::max(ranks_, 0)), 0);
+  const fs::path children = "/proc/" + std::to_string(pid_) + "/task";
+  std::error_code gone;
+  for (const auto& task : fs::directory_iterator(children, gone)) {
+    std::ifstream list(task.path() / "children");
+    for (int pid = 0; list >> pid;) {
+      std::ifstream file("/proc/" + std::to_string(pid) + "/environ", std::ios::binary);
+      const std::string environment{std::istreambuf_iterator<char>(file), {}};
+      const std::string key = std::string(1, '\0') + "OMPI_COMM_WORLD_RANK=";
+      const std::size_t at = environment.find(key);
+      if (at == std::string::npos) continue;
+      const auto rank = static_cast<std::size_t>(std::stoi(environment.substr(at + key.size())));
+      if (rank < pids.size()) pids[rank] = pid;
+    }
+  }
+  return pids;
 }
 
 void Child::send(int signal) const {
@@ -178,8 +220,8 @@ Arguments World::train_arguments(const std::string& run, const Arguments& sets) 
   return a;
 }
 
-Outcome World::train(const std::string& run, const Arguments& sets) const {
-  return this->run(train_arguments(run, sets));
+Outcome World::train(const std::string& run, const Arguments& sets, int ranks) const {
+  return this->run(train_arguments(run, sets), ranks);
 }
 
 const World& world() {

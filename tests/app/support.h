@@ -38,7 +38,8 @@ using Arguments = std::vector<std::string>;
 // The binary, started in `folder` (its output goes to files there). Killed when it is forgotten.
 class Child {
  public:
-  Child(const std::filesystem::path& folder, const Arguments& arguments);
+  // ranks > 0: that many, under mpirun; signals then go to mpirun.
+  Child(const std::filesystem::path& folder, const Arguments& arguments, int ranks = 0);
   ~Child();
   Child(const Child&) = delete;
   Child& operator=(const Child&) = delete;
@@ -47,12 +48,16 @@ class Child {
   // Sleeps; true when it still runs after that.
   bool outlives(std::chrono::microseconds time);
   void send(int signal) const;
+  // Process ids by rank, of those that live; 0 where there is none (yet).
+  std::vector<int> rank_pids() const;
+  void kill_all() const;  // SIGKILL to mpirun and to every rank
   Outcome wait();
 
  private:
   void collect(int status);
   std::string output_;  // path prefix
   int pid_ = -1;
+  int ranks_ = 0;
   Outcome outcome_;
 };
 
@@ -64,10 +69,12 @@ class World {
   std::filesystem::path operator/(std::string_view name) const { return folder_ / name; }
   void write(std::string_view name, std::string_view text) const { folder_.write(name, text); }
 
-  Outcome run(const Arguments& arguments) const { return Child(path(), arguments).wait(); }
+  Outcome run(const Arguments& arguments, int ranks = 0) const {
+    return Child(path(), arguments, ranks).wait();
+  }
   // grist train tiny.yaml --set run.dir=RUN --set ...
   Arguments train_arguments(const std::string& run, const Arguments& sets = {}) const;
-  Outcome train(const std::string& run, const Arguments& sets = {}) const;
+  Outcome train(const std::string& run, const Arguments& sets = {}, int ranks = 0) const;
 
  private:
   TemporaryFolder folder_;

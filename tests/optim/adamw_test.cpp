@@ -1,6 +1,7 @@
 // A whole optimizer step against a float64 loop: norm, clipping, decay, rates, skipped updates.
 #include "grist/optim/adamw.h"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -204,6 +205,51 @@ TEST(Optimizer, BitsDoNotDependOnThreadsOrOrderOfEntries) {
   EXPECT_EQ(one, run(3, true));
 }
 
+// Spread over owners of pieces: each makes the partial sums of its own chunks, the norm is that of
+// all in name order, and every piece is updated as the whole would be.
+TEST(Optimizer, PiecesHaveTheBitsOfTheWhole) {
+  const CpuContext ctx;
+  Model whole, cut;
+  whole.set_gradients(1, 1.0F);
+  cut.set_gradients(1, 1.0F);
+  Optimizer one(config(1.0), whole.entries());
+  std::vector<OptimizerEntry> pieces;
+  for (const OptimizerEntry& e : one.entries()) {  // in name order, with views of `whole`
+    const auto it = std::find_if(cut.tensors.begin(), cut.tensors.end(),
+                                 [&](const Tensor& t) { return t.name == e.name; });
+    OptimizerEntry all = it->entry();
+    const std::int64_t n = all.param.numel(), edge = std::min<std::int64_t>(n, 65536);
+    for (const auto& [begin, end] :
+         {std::pair(edge, n), std::pair<std::int64_t, std::int64_t>(0, edge)}) {
+      OptimizerEntry piece = all;
+      piece.begin = begin;
+      for (TensorView* v : {&piece.param, &piece.m, &piece.v}) *v = rows(*v, begin, end);
+      piece.grad = rows(piece.grad, begin, end);
+      if (begin < end) pieces.push_back(piece);
+    }
+  }
+  Optimizer many(config(1.0), pieces);
+  std::vector<double> partials;
+  for (const OptimizerEntry& e : many.entries()) {  // each as if it lay on another rank
+    const GradientNorm norm({e.grad});
+    std::vector<double> own(static_cast<std::size_t>(norm.num_partials()));
+    norm.partials(*ctx, view(own, {norm.num_partials()}));
+    partials.insert(partials.end(), own.begin(), own.end());
+  }
+
+  const OptimizerStep step{.lr = 1e-2, .loss = 1.0};
+  const OptimizerResult a = one.step(*ctx, step);
+  const double norm = norm_of(*ctx, view(partials, {static_cast<std::int64_t>(partials.size())}));
+  many.update(*ctx, step, norm);
+
+  EXPECT_EQ(a.grad_norm, norm);
+  EXPECT_EQ(partials.size(), 5U);
+  for (std::size_t k = 0; k < whole.tensors.size(); ++k) {
+    EXPECT_EQ(whole.tensors[k].p, cut.tensors[k].p);
+    EXPECT_EQ(whole.tensors[k].v, cut.tensors[k].v);
+  }
+}
+
 TEST(Optimizer, ZeroGradientsOnlyDecay) {
   const CpuContext ctx;
   Model model;
@@ -226,6 +272,9 @@ TEST(Optimizer, RefusesWhatDoesNotFit) {
   auto short_moment = model.entries();
   short_moment[0].m = short_moment[1].m;
   EXPECT_THROW(Optimizer(config(1.0), short_moment), Error);
+  auto off_the_edge = model.entries();
+  off_the_edge[0].begin = 1000;
+  EXPECT_THROW(Optimizer(config(1.0), off_the_edge), Error);
   OptimConfig other = config(1.0);
   other.name = "lion";
   EXPECT_THROW(Optimizer(other, model.entries()), Error);

@@ -2,7 +2,7 @@
 // A training run: data, model, optimizer, checkpoints, logs. One step: read the global batch -> for
 // each micro-batch forward and backward -> gradient norm, clip, AdamW -> refresh compute weights ->
 // log, validate, save.
-#include <string>
+#include <functional>
 
 #include "grist/config/load.h"
 #include "grist/core/error.h"
@@ -10,12 +10,15 @@
 namespace grist::train {
 
 struct TrainOptions {
-  bool dry_run = false;  // set everything up, print configuration, sizes and memory, run one
-                         // micro-batch, write nothing
+  bool dry_run = false;         // set everything up, print configuration, sizes and memory, run one
+                                // micro-batch, write nothing
+  std::int64_t stop_after = 0;  // step after which the run ends; 0: train_iters
+  bool save_at_end = true;
 };
 
-// Runs until train_iters, a stop signal or a time limit. Returns ok or preempted (saved, start
-// again); throws Error otherwise.
-ExitCode run_training(LoadedConfig config, const TrainOptions& options);
+// Connects the ranks of the job, calls `load` on each, and runs until train_iters, a stop signal or
+// a time limit. Returns ok or preempted (saved, start again); throws Error otherwise, or, when
+// other ranks cannot be told, ends the process.
+ExitCode run_training(const std::function<LoadedConfig()>& load, const TrainOptions& options);
 
 }  // namespace grist::train

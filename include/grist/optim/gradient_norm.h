@@ -1,0 +1,30 @@
+#pragma once
+// The gradient norm, in pieces: each piece gives one double sum of squares for each kNormChunk
+// elements (ops/optimizer.h), and the norm is the root of the tree over the sums of all chunks of
+// all tensors, in the order of the tensors' names. Who computes which chunk changes no bit, so
+// ranks may share the work.
+#include <cstdint>
+#include <vector>
+
+#include "grist/core/context.h"
+#include "grist/core/tensor.h"
+
+namespace grist {
+
+class GradientNorm {
+ public:
+  // f32 of any shape: whole tensors, or pieces that begin at a chunk's edge and end at one or at
+  // the tensor's end. What they point into must outlive this.
+  explicit GradientNorm(const std::vector<ConstTensorView>& gradients);
+  std::int64_t num_partials() const { return static_cast<std::int64_t>(chunks_.size()); }
+  // out: (num_partials) f64, in the order of the pieces.
+  void partials(const Context& ctx, const TensorView& out) const;
+
+ private:
+  std::vector<ConstTensorView> chunks_;
+};
+
+// sqrt(tree over partials); partials: (n) f64 of all chunks in name order.
+double norm_of(const Context& ctx, const ConstTensorView& partials);
+
+}  // namespace grist

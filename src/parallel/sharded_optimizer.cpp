@@ -1,0 +1,156 @@
+#include "grist/parallel/sharded_optimizer.h"
+
+#include <algorithm>
+
+#include "global_norm.h"
+#include "gradient_reducer.h"
+#include "grist/comm/collectives.h"
+#include "grist/core/check.h"
+
+namespace grist::parallel {
+
+namespace {
+
+TensorView slice(const TensorView& tensor, std::int64_t begin, std::int64_t end) {
+  return rows(reshape(tensor, {tensor.numel()}), begin, end);
+}
+
+std::vector<ConstTensorView> gradients_of(const std::vector<ShardPiece>& pieces) {
+  std::vector<ConstTensorView> gradients;
+  for (const ShardPiece& p : pieces) gradients.emplace_back(p.grad);
+  return gradients;
+}
+
+std::vector<OptimizerEntry> entries_of(const std::vector<ShardPiece>& pieces,
+                                       const OptimConfig& config) {
+  std::vector<OptimizerEntry> entries;
+  for (const ShardPiece& p : pieces) {
+    double factor = 1.0;
+    if (p.tensor->kind == nn::ParameterKind::router) factor = config.router_lr_factor;
+    if (p.tensor->kind == nn::ParameterKind::expert) factor = config.expert_lr_factor;
+    entries.push_back({.name = p.tensor->name,
+                       .param = p.param,
+                       .m = p.m,
+                       .v = p.v,
+                       .grad = p.grad,
+                       .decay = p.tensor->decay,
+                       .lr_factor = factor,
+                       .begin = p.begin});
+  }
+  return entries;
+}
+
+}  // namespace
+
+struct ShardedOptimizer::Parts {
+  Parts(ShardedOptimizer& o, const Config& config, MemoryLedger* ledger)
+      : reducer(o.parameters_, o.groups_, o.plan_, config.parallel, o.ctx_, ledger),
+        norm(o.plan_, *o.groups_.world, gradients_of(o.saves_), ledger),
+        optimizer(config.optim, entries_of(o.holds(), config.optim), ledger) {}
+  GradientReducer reducer;
+  GlobalNorm norm;
+  Optimizer optimizer;
+};
+
+ShardedOptimizer::ShardedOptimizer(nn::Parameters& parameters, const Layout& layout, Groups& groups,
+                                   const Config& config, const Context& ctx, MemoryLedger* ledger)
+    : parameters_(parameters),
+      groups_(groups),
+      ctx_(ctx),
+      stage_(config.parallel.zero_stage),
+      plan_(parameters, layout, config.parallel.ddp_bucket_size),
+      moments_("optimizer state (fp32)", ctx.device, ledger) {
+  allocate_moments();
+  parts_ = std::make_unique<Parts>(*this, config, ledger);
+}
+
+ShardedOptimizer::~ShardedOptimizer() = default;
+
+// Moments lie in the order of the pieces that hold them: m, then v of each.
+void ShardedOptimizer::allocate_moments() {
+  const auto describe = [&](const TensorPiece& p) {
+    const nn::NamedTensor& t = parameters_.tensors()[p.tensor];
+    return ShardPiece{.tensor = &t,
+                      .begin = p.begin,
+                      .end = p.end,
+                      .param = slice(t.master, p.begin, p.end),
+                      .grad = slice(t.grad, p.begin, p.end),
+                      .m = {},
+                      .v = {}};
+  };
+  for (const TensorPiece& p : plan_.pieces()) saves_.push_back(describe(p));
+  if (stage_ == 0)
+    for (std::size_t t = 0; t < parameters_.tensors().size(); ++t)
+      whole_.push_back(describe({t, 0, parameters_.tensors()[t].shape.numel()}));
+  std::vector<ShardPiece>& held = stage_ == 0 ? whole_ : saves_;
+  std::vector<std::size_t> offsets;
+  for (const ShardPiece& p : held)
+    for (int moment = 0; moment < 2; ++moment)
+      offsets.push_back(moments_.reserve(DType::f32, {p.end - p.begin}));
+  moments_.commit();
+  for (std::size_t i = 0; i < held.size(); ++i) {
+    const Shape n = {held[i].end - held[i].begin};
+    held[i].m = moments_.view(offsets[2 * i], DType::f32, n);
+    held[i].v = moments_.view(offsets[2 * i + 1], DType::f32, n);
+  }
+  if (stage_ != 0) return;
+  for (ShardPiece& p : saves_) {
+    const auto index = static_cast<std::size_t>(p.tensor - parameters_.tensors().data());
+    p.m = slice(whole_[index].m, p.begin, p.end);
+    p.v = slice(whole_[index].v, p.begin, p.end);
+  }
+}
+
+int ShardedOptimizer::lanes() const {
+  return static_cast<int>(parts_->reducer.lanes());
+}
+
+void ShardedOptimizer::begin_step() {
+  parts_->reducer.begin_step();
+}
+
+void ShardedOptimizer::lane_done() {
+  parts_->reducer.lane_done();
+}
+
+void ShardedOptimizer::ready(std::size_t group) {
+  parts_->reducer.ready(group);
+}
+
+std::int64_t ShardedOptimizer::adam_steps() const {
+  return parts_->optimizer.adam_steps();
+}
+
+void ShardedOptimizer::set_adam_steps(std::int64_t n) {
+  parts_->optimizer.set_adam_steps(n);
+}
+
+OptimizerResult ShardedOptimizer::step(double lr, double loss) {
+  parts_->reducer.finish();
+  const GlobalNorm::Result found = parts_->norm.find(ctx_, loss);
+  if (stage_ == 0) gather(Values::gradients);
+  const OptimizerResult result =
+      parts_->optimizer.update(ctx_, {.lr = lr, .loss = found.loss}, found.norm);
+  if (stage_ != 0 && result.applied) gather(Values::masters);
+  return result;
+}
+
+// All parts of all buckets, in place.
+void ShardedOptimizer::gather(Values what) {
+  const auto elements = [&](const nn::ArenaRange& range) {
+    return what == Values::masters ? parameters_.master_elements(range)
+                                   : parameters_.grad_elements(range);
+  };
+  comm::Communicator& world = *groups_.world;
+  comm::Communicator& sharers = *groups_.expert_data_parallel;
+  std::vector<comm::Pending> arrived;
+  for (const Bucket& b : plan_.buckets()) {
+    if (world.size() > 1)
+      arrived.push_back(comm::all_gather(world, elements(b.dense), b.dense_cuts));
+    if (sharers.size() > 1)
+      arrived.push_back(comm::all_gather(sharers, elements(b.experts), b.expert_cuts));
+  }
+  for (comm::Pending& p : arrived) p.wait();
+}
+
+}  // namespace grist::parallel

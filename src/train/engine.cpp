@@ -1,0 +1,208 @@
+#include "engine.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "grist/comm/collectives.h"
+#include "grist/core/check.h"
+
+namespace grist::train {
+
+nn::Batch view(const Batch& b) {
+  const auto whole = [](const std::vector<std::int32_t>& v) {
+    return ConstTensorView(v.data(), DType::i32, {static_cast<std::int64_t>(v.size())});
+  };
+  return {whole(b.ids), whole(b.targets), whole(b.positions), whole(b.cu_seqlens)};
+}
+
+namespace {
+
+nn::ModelPart part_of(const Config& config, const parallel::Layout& layout) {
+  const std::int64_t experts = config.model.moe.num_experts;
+  if (experts == 0 || layout.expert_parallel() == 1) return {};
+  const bool elastic = config.parallel.deterministic == "elastic";
+  return {.first_expert = layout.first_expert(experts),
+          .num_experts = layout.local_experts(experts),
+          .gradient_sources = elastic ? layout.expert_parallel() : 1};
+}
+
+// The sums of one micro-batch that are not whole numbers; add_up() takes them apart.
+std::vector<double> values_of(const nn::StepStatistics& micro_batch) {
+  std::vector<double> values = {micro_batch.loss_sum};
+  for (const nn::LayerStatistics& l : micro_batch.layers)
+    values.insert(values.end(), {l.aux_loss, l.z_loss, l.entropy_sum, l.top1_share_sum});
+  return values;
+}
+
+// Rows of doubles, one a micro-batch, from every rank: in the order of the global batch when ranks
+// hold contiguous runs.
+std::vector<std::vector<double>> gather_rows(comm::Communicator& world,
+                                             const std::vector<std::vector<double>>& rows) {
+  if (world.size() == 1) return rows;
+  std::vector<double> mine;
+  for (const std::vector<double>& row : rows) mine.insert(mine.end(), row.begin(), row.end());
+  const std::vector<double> all = comm::all_gather(world, mine);
+  const auto width = static_cast<std::ptrdiff_t>(rows[0].size());
+  std::vector<std::vector<double>> out;
+  for (auto at = all.begin(); at != all.end(); at += width) out.emplace_back(at, at + width);
+  return out;
+}
+
+// Seconds since the last call, without those spent waiting for other ranks.
+class ComputeClock {
+ public:
+  explicit ComputeClock(const comm::Activity& activity) : activity_(activity) { lap(); }
+  double lap() {
+    const std::int64_t waited = activity_.waited_ns.load();
+    const auto now = std::chrono::steady_clock::now();
+    const double seconds = std::chrono::duration<double>(now - then_).count() -
+                           static_cast<double>(waited - waited_) * 1e-9;
+    then_ = now;
+    waited_ = waited;
+    return seconds;
+  }
+
+ private:
+  const comm::Activity& activity_;
+  std::chrono::steady_clock::time_point then_;
+  std::int64_t waited_ = 0;
+};
+
+}  // namespace
+
+Engine::Engine(const Config& config, comm::Communicator& world, const Context& ctx,
+               MemoryLedger* ledger)
+    : config_(config),
+      ctx_(ctx),
+      layout_(world.size(), world.rank(), config.parallel.expert_model_parallel_size),
+      groups_(parallel::make_groups(world, layout_)) {
+  model_.emplace(config.model, ctx.device, true, ledger, part_of(config, layout_));
+  const std::int64_t tokens = config.train.micro_batch_size * config.data.seq_length;
+  if (layout_.expert_parallel() > 1) {
+    exchange_ = parallel::make_expert_exchange(config, layout_, groups_, tokens, ledger);
+    model_->set_expert_exchange(exchange_.get());
+  }
+  optimizer_.emplace(model_->parameters(), layout_, groups_, config, ctx, ledger);
+  activations_.emplace(config.model, tokens, config.train.micro_batch_size,
+                       nn::keep_for(config.train), ctx.device, ledger);
+}
+
+void Engine::initialize() {
+  model_->parameters().initialize(ctx_, static_cast<std::uint64_t>(config_.seed));
+}
+
+void Engine::refresh() {
+  model_->parameters().refresh(ctx_);
+}
+
+void Engine::warm_up(const Batch& batch) {
+  nn::StepStatistics discarded;
+  model_->forward_backward(ctx_, *activations_, view(batch), {}, discarded);
+}
+
+std::optional<StepOutcome> Engine::step(std::span<const Batch> batches, double lr,
+                                        const StopQuestion& stop) {
+  comm::Activity& activity = groups_.world->activity();
+  ComputeClock clock(activity);
+  const auto count = static_cast<std::int64_t>(batches.size());
+  std::int64_t targets = 0;
+  for (const Batch& b : batches) targets += b.num_targets;
+  targets = std::max<std::int64_t>(comm::all_reduce_sum(*groups_.world, targets), 1);
+
+  statistics_ = {};
+  const std::int64_t lanes = optimizer_->lanes(), lane_length = count / lanes;
+  GRIST_CHECK(count > 0 && count % lanes == 0, "{} micro-batches in {} lanes", count, lanes);
+  nn::StepScale scale{.loss_scale = 1.0F / static_cast<float>(targets),
+                      .micro_batch_weight = 1.0F / static_cast<float>(count * layout_.world())};
+  optimizer_->begin_step();
+  std::vector<std::vector<double>> values;
+  for (std::int64_t i = 0; i < count; ++i) {
+    if (stop()) return std::nullopt;
+    activity.enter("forward and backward");
+    const bool last = i + 1 == count;
+    scale.first = i % lane_length == 0;
+    micro_batch_.reset();
+    model_->forward_backward(ctx_, *activations_, view(batches[static_cast<std::size_t>(i)]), scale,
+                             micro_batch_, last ? &*optimizer_ : nullptr);
+    values.push_back(values_of(micro_batch_));
+    add_counts();
+    if (!last && (i + 1) % lane_length == 0) optimizer_->lane_done();
+  }
+  const double micro_batches = clock.lap();
+  activity.enter("update");
+  add_up(gather_rows(*groups_.world, values));
+
+  StepOutcome out{.loss = statistics_.loss_sum / static_cast<double>(targets), .lr = lr};
+  out.total = out.loss + statistics_.aux_loss() + statistics_.z_loss();
+  const OptimizerResult result = optimizer_->step(lr, out.total);
+  out.grad_norm = result.grad_norm;
+  out.applied = result.applied;
+  if (out.applied) {
+    model_->update_router_state(statistics_);
+    refresh();
+  }
+  out.compute_seconds = {micro_batches, clock.lap()};
+  return out;
+}
+
+// Whole numbers of the last micro-batch: their order does not matter.
+void Engine::add_counts() {
+  statistics_.layers.resize(micro_batch_.layers.size());
+  for (std::size_t i = 0; i < statistics_.layers.size(); ++i) {
+    nn::LayerStatistics& sum = statistics_.layers[i];
+    const nn::LayerStatistics& now = micro_batch_.layers[i];
+    sum.counts.resize(now.counts.size());
+    for (std::size_t e = 0; e < now.counts.size(); ++e) sum.counts[e] += now.counts[e];
+    sum.tokens += now.tokens;
+    sum.dropped += now.dropped;
+  }
+}
+
+// The step's statistics over all ranks, from this rank's counts and the rows of all ranks.
+void Engine::add_up(const std::vector<std::vector<double>>& values) {
+  std::vector<std::int64_t> whole;
+  for (const nn::LayerStatistics& l : statistics_.layers) {
+    whole.insert(whole.end(), l.counts.begin(), l.counts.end());
+    whole.insert(whole.end(), {l.tokens, l.dropped});
+  }
+  comm::all_reduce_sum(*groups_.world, std::span(whole));
+  auto next = whole.begin();
+  for (nn::LayerStatistics& l : statistics_.layers) {
+    for (std::int64_t& n : l.counts) n = *next++;
+    l.tokens = *next++;
+    l.dropped = *next++;
+  }
+  for (const std::vector<double>& row : values) {
+    auto value = row.begin();
+    statistics_.loss_sum += *value++;
+    for (nn::LayerStatistics& l : statistics_.layers)
+      for (double* sum : {&l.aux_loss, &l.z_loss, &l.entropy_sum, &l.top1_share_sum})
+        *sum += *value++;
+  }
+}
+
+// Every rank takes part in every round: with expert parallelism all of a group must run forward.
+// Batches past the end of the set are padding and count for nothing.
+std::optional<Engine::Evaluation> Engine::evaluate(const ValidationSet& set, std::int64_t count,
+                                                   const StopQuestion& stop) {
+  const std::int64_t rows = config_.train.micro_batch_size;
+  Evaluation out;
+  Batch batch;
+  for (std::int64_t first = 0; first < count; first += layout_.world()) {
+    if (stop()) return std::nullopt;
+    groups_.world->activity().enter("validation");
+    const std::int64_t mine = first + layout_.rank();
+    comm::agree(*groups_.world, [&] { set.batch(mine * rows, rows, batch); });
+    const double loss = model_->evaluate(ctx_, *activations_, view(batch));
+    const bool counts = mine < count;
+    const std::vector<std::vector<double>> row = {
+        {counts ? loss : 0.0, counts ? static_cast<double>(batch.num_targets) : 0.0}};
+    for (const std::vector<double>& v : gather_rows(*groups_.world, row)) {
+      out.loss_sum += v[0];
+      out.targets += static_cast<std::int64_t>(v[1]);
+    }
+  }
+  return out;
+}
+
+}  // namespace grist::train

@@ -1,0 +1,39 @@
+#pragma once
+// The ranks of one command: how they start, who speaks, and how all of them end when one fails.
+#include <functional>
+#include <memory>
+
+#include "grist/comm/launch.h"
+#include "grist/comm/monitor.h"
+#include "grist/config/load.h"
+#include "grist/core/error.h"
+
+namespace grist::train {
+
+class Job {
+ public:
+  Job();  // connects the ranks; from then on only rank 0 speaks
+  ~Job();
+  comm::Communicator& world() { return *launch_.world; }
+  bool leader() const { return launch_.world->rank() == 0; }
+  const std::string& host() const { return launch_.host; }
+  // CPU threads of this process when `configured` says so (0: its share of the machine's cores).
+  int threads(std::int64_t configured) const;
+
+  // From here on a rank that dies or hangs ends the job within `seconds`. One rank: nothing.
+  void watch(double seconds);
+
+  // Runs `body` on every rank. An error that all ranks have agreed on (comm::agree) is thrown
+  // again; any other ends the whole job with its code and one line, within seconds.
+  ExitCode run(const std::function<ExitCode()>& body);
+
+ private:
+  [[noreturn]] void end_all(ExitCode code, const std::string& line);
+  comm::Launch launch_;
+  std::unique_ptr<comm::Monitor> monitor_;
+};
+
+// The configuration, refused when so many ranks cannot train it.
+LoadedConfig load_for(std::int64_t ranks, const std::function<LoadedConfig()>& load);
+
+}  // namespace grist::train

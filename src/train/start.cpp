@@ -1,0 +1,164 @@
+// Where a run begins: at step 0, at its own newest good checkpoint, or from another run's weights.
+// What files say is read and decided by rank 0 and told to the others.
+#include "grist/comm/collectives.h"
+#include "grist/config/compare.h"
+#include "grist/core/check.h"
+#include "grist/core/log.h"
+#include "grist/data/prepare.h"
+#include "run.h"
+
+namespace grist::train {
+
+namespace {
+
+// What rank 0 sees at `path`.
+std::vector<StepInfo> steps_of(const std::string& path, comm::Communicator& world) {
+  std::string text;
+  comm::agree(world, [&] {
+    if (world.rank() != 0) return;
+    for (const StepInfo& s : resolve_steps(path))
+      text += fmt::format("{} {}\n", s.step, s.folder.string());
+  });
+  text = comm::broadcast(world, text, 0);
+  std::vector<StepInfo> steps;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t space = text.find(' ', at), end = text.find('\n', at);
+    steps.push_back({.step = std::stoll(text.substr(at, space - at)),
+                     .folder = text.substr(space + 1, end - space - 1)});
+    at = end + 1;
+  }
+  return steps;
+}
+
+}  // namespace
+
+// Everything that the next step needs, in memory; nothing is written yet.
+void Run::start_or_resume() {
+  leader_does([&] { folder_->lock(); });
+  if (resume()) return;
+  open_checkpoints(new_uuid());
+  if (config().init.from.empty()) {
+    engine_->initialize();
+    log::info("starting at step 0 in {}", folder_->path().string());
+  } else {
+    start_from_parent();
+  }
+}
+
+// A run has one name, drawn by rank 0.
+void Run::open_checkpoints(const std::string& uuid) {
+  saver_.emplace(world_, folder_->checkpoints(), comm::broadcast(world_, uuid, 0),
+                 checkpoint_slices(*engine_),
+                 BackgroundSaveOptions{.keep = config().checkpoint.keep,
+                                       .asynchronous = config().checkpoint.async_save},
+                 &ledger_);
+}
+
+void Run::open_folder() {
+  std::string yaml = to_yaml(loaded_);
+  if (!parent_.is_null()) yaml = "# continued from " + parent_.dump() + "\n" + yaml;
+  leader_does([&] {
+    make_directories(folder_->path());
+    folder_->lock();
+    if (unsaved_ && !list_steps(folder_->checkpoints()).empty())
+      fail(ExitCode::cannot_create, "{}: another run began here meanwhile; choose another run.dir",
+           folder_->path().string());
+    folder_->write_config(yaml);
+    metrics_.emplace(folder_->metrics(), counters_.metrics_bytes);
+    if (config().log.tensorboard) tensorboard_.emplace(folder_->tensorboard());
+  });
+}
+
+// Shapes are checked when tensors are read; this finds what shapes do not show, e.g. rope_theta.
+void Run::check_same_model(const CheckpointReader& step) const {
+  const std::string where = (step.path() / "config.yaml").string();
+  const Config before = parse_config(step.text("config.yaml"), where, {}).config;
+  for (const ConfigDifference& d : config_differences(before, config())) {
+    if (!d.architecture) continue;
+    fail(ExitCode::bad_data, "{}: of another architecture: {} is {} there and {} here",
+         step.path().string(), d.key, d.before.empty() ? "not set" : d.before,
+         d.after.empty() ? "not set" : d.after);
+  }
+  const Json* tokenizer = step.state().find("tokenizer");
+  if (tokenizer != nullptr && tokenizer_ && tokenizer->as_string() != tokenizer_hash(*tokenizer_))
+    fail(ExitCode::bad_data,
+         "{}: trained with another tokenizer than {}; use the one in its folder",
+         step.path().string(), config().data.tokenizer);
+}
+
+bool Run::resume() {
+  const std::string& mode = config().checkpoint.resume;
+  const std::filesystem::path& folder = folder_->checkpoints();
+  leader_does([&] {
+    if (mode == "never" && !list_steps(folder).empty())
+      fail(ExitCode::cannot_create,
+           "{}: holds checkpoints and checkpoint.resume is never; choose another run.dir",
+           folder.string());
+    // Before loading: a step whose replacement was interrupted gets its name back.
+    if (mode != "never") CheckpointFolder(folder, "sweep").sweep();
+  });
+  if (mode == "never") return false;
+  const std::optional<CheckpointReader> step =
+      load_newest(world_, folder, checkpoint_destinations(*engine_, true));
+  if (!step) {
+    leader_does([&] { refuse_missing_steps(); });
+    return false;
+  }
+  comm::agree(world_, [&] {
+    check_same_model(*step);
+    samples_->check_fingerprints(step->state().at("data"));
+  });
+  counters_ = counters_from_json(step->state().at("counters"));
+  engine_->optimizer().set_adam_steps(counters_.adam_steps);
+  if (const Json* parent = step->state().find("parent")) parent_ = *parent;
+  saved_step_ = counters_.step;
+  unsaved_ = false;
+  open_checkpoints(step->manifest().uuid);
+  log::info("resuming at step {} from {}{}", counters_.step, step->path().string(),
+            other_layout(*step));
+  return true;
+}
+
+// There is no step to load: may the run begin at step 0?
+void Run::refuse_missing_steps() const {
+  const std::filesystem::path& folder = folder_->checkpoints();
+  if (std::filesystem::exists(folder / "latest"))
+    fail(ExitCode::bad_data,
+         "{}: a checkpoint was committed here, but no step is left; restore one, or choose another "
+         "run.dir to start again",
+         folder.string());
+  if (config().checkpoint.resume == "required")
+    fail(ExitCode::not_found, "{}: no checkpoint, and checkpoint.resume is required",
+         folder.string());
+}
+
+// " (saved by 4 ranks)", when it was saved by another layout.
+std::string Run::other_layout(const CheckpointReader& step) const {
+  const Json now = layout_json(engine_->layout());
+  const Json& then = step.manifest().layout;
+  return then.dump() == now.dump() ? "" : fmt::format(" (saved with {})", then.dump());
+}
+
+void Run::start_from_parent() {
+  const bool keep = config().init.optimizer == "keep";
+  const std::vector<StepInfo> steps = steps_of(config().init.from, world_);
+  const std::optional<CheckpointReader> step = load_first_good(
+      world_, steps, checkpoint_destinations(*engine_, keep),
+      {.ignore_prefixes = keep ? std::vector<std::string>{} : std::vector<std::string>{"optim."}});
+  if (!step)
+    comm::agree(world_, [&] {
+      fail(ExitCode::bad_data, "init.from: {}: no usable checkpoint", config().init.from);
+    });
+  comm::agree(world_, [&] { check_same_model(*step); });
+  if (keep) counters_.adam_steps = counters_from_json(step->state().at("counters")).adam_steps;
+  engine_->optimizer().set_adam_steps(counters_.adam_steps);
+  parent_ = Json::object();
+  parent_.set("path", step->path().string());
+  parent_.set("uuid", step->manifest().uuid);
+  parent_.set("step", step->step());
+  parent_.set("optimizer", config().init.optimizer);
+  log::info("starting at step 0 in {} from the weights of {} (moments: {})",
+            folder_->path().string(), step->path().string(), config().init.optimizer);
+}
+
+}  // namespace grist::train
