@@ -187,8 +187,14 @@ std::int64_t all_reduce_sum(Communicator& c, std::int64_t value) {
   return std::accumulate(values.begin(), values.end(), std::int64_t{0});
 }
 
-std::vector<double> all_gather(Communicator& c, double value) {
-  return all_gather_values(c, value);
+std::vector<double> all_gather(Communicator& c, std::span<const double> values) {
+  const auto n = static_cast<std::int64_t>(values.size());
+  std::vector<double> all(values.size() * static_cast<std::size_t>(c.size()));
+  std::copy(values.begin(), values.end(), all.begin() + n * c.rank());
+  std::vector<std::int64_t> offsets;
+  for (std::int64_t p = 0; p <= c.size(); ++p) offsets.push_back(p * n);
+  all_gather(c, TensorView{all.data(), DType::f64, {n * c.size()}}, offsets).wait();
+  return all;
 }
 
 std::int64_t all_reduce_max(Communicator& c, std::int64_t value) {

@@ -5,6 +5,7 @@
 
 #include "grist/comm/collectives.h"
 #include "grist/core/check.h"
+#include "grist/parallel/expert_exchange.h"
 
 namespace grist::train {
 
@@ -78,13 +79,12 @@ Engine::Engine(const Config& config, comm::Communicator& world, const Context& c
       groups_(parallel::make_groups(world, layout_)) {
   model_.emplace(config.model, ctx.device, true, ledger, part_of(config, layout_));
   const std::int64_t tokens = config.train.micro_batch_size * config.data.seq_length;
-  if (layout_.expert_parallel() > 1) {
-    exchange_ = parallel::make_expert_exchange(config, layout_, groups_, tokens, ledger);
-    model_->set_expert_exchange(exchange_.get());
-  }
+  const nn::Keep keep = nn::keep_for(config.train);
   optimizer_.emplace(model_->parameters(), layout_, groups_, config, ctx, ledger);
-  activations_.emplace(config.model, tokens, config.train.micro_batch_size,
-                       nn::keep_for(config.train), ctx.device, ledger);
+  activations_.emplace(config.model, tokens, config.train.micro_batch_size, keep, ctx.device,
+                       ledger,
+                       parallel::make_expert_exchange(*groups_.expert_parallel, config, tokens,
+                                                      keep, ctx.device, ledger));
 }
 
 void Engine::initialize() {

@@ -52,8 +52,8 @@ std::int64_t all_reduce_max(Communicator& c, std::int64_t value);
 // values[i] = sum over ranks of values[i].
 void all_reduce_sum(Communicator& c, std::span<std::int64_t> values);
 
-// values[p] is what rank p gave.
-std::vector<double> all_gather(Communicator& c, double value);
+// As many values from every rank, in rank order.
+std::vector<double> all_gather(Communicator& c, std::span<const double> values);
 
 // An error that every rank throws at the same place: the job can end in order.
 class Agreed : public Error {
