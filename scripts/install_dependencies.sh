@@ -5,8 +5,9 @@
 set -euo pipefail
 
 needed=(g++ cmake ninja-build pkg-config git libyaml-cpp-dev libfmt-dev libspdlog-dev libgtest-dev
-  nlohmann-json3-dev libsimdjson-dev libcli11-dev libopenblas-dev libzstd-dev zlib1g-dev libxxhash-dev
-  libpcre2-dev libopenmpi-dev openmpi-bin clang-format python3 shellcheck gzip xz-utils)
+  nlohmann-json3-dev libsimdjson-dev libcli11-dev libopenblas-dev libzstd-dev zlib1g-dev
+  libxxhash-dev libpcre2-dev libopenmpi-dev openmpi-bin clang-format python3 shellcheck
+  gzip xz-utils)
 optional=(ccache mold) # faster builds; taken where the release has them
 
 die() {

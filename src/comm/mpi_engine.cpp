@@ -24,8 +24,9 @@ constexpr microseconds kShortestSleep{20}, kLongestSleep{200};
 // it took 50: a wait for a peer's next turn slept. The progress thread shares its core with
 // compute.
 constexpr int kYieldsOfWaiter = 200, kYieldsInBackground = 10;
-constexpr std::size_t kLarge = 64 * 1024;        // bytes worth waking the progress thread
-constexpr std::chrono::milliseconds kLinger{5};  // of the progress thread with nothing to do
+constexpr std::size_t kLarge = 64 * 1024;                  // bytes worth waking the progress thread
+constexpr microseconds kLinger{5000}, kLingerSleep{1000};  // of the progress thread without work
+constexpr microseconds kLongWaitSleep{2000};               // after waits of a fifth of a second
 constexpr std::chrono::seconds kGraceWhileUnwinding{1};
 
 // Linux rounds a thread's sleeps up by 50 us otherwise.
@@ -139,12 +140,28 @@ void MpiEngine::wait(Operation& operation) {
       if (unwinding && Clock::now() - begin > kGraceWhileUnwinding)
         break_with(ExitCode::peer_lost, "an operation was given up because of another error");
     }
-    if (operation.open.load(std::memory_order_acquire) != 0) pause_for(backoff.next());
+    if (operation.open.load(std::memory_order_acquire) == 0) break;
+    microseconds time = backoff.next();
+    if (time == kLongestSleep) {  // a hundredth of the time waited so far
+      const auto waited = std::chrono::duration_cast<microseconds>(Clock::now() - begin);
+      time = std::clamp(waited / 100, kLongestSleep, kLongWaitSleep);
+    }
+    pause_for(time);
   }
-  waiting_ -= 1;
+  stop_waiting();
   if (operation.open.load(std::memory_order_acquire) == 0) return;
   const std::lock_guard lock(mpi_mutex());
   throw_if_broken();
+}
+
+// The progress thread takes over what is still on its way.
+void MpiEngine::stop_waiting() {
+  bool wake = false;
+  {
+    const std::lock_guard lock(mpi_mutex());
+    wake = --waiting_ == 0 && !requests_.empty();
+  }
+  if (wake) wake_.notify_one();
 }
 
 void MpiEngine::run() {
@@ -155,7 +172,7 @@ void MpiEngine::run() {
   while (!stop_) {
     if (requests_.empty() || broken_) {
       if (Clock::now() - busy < kLinger) {
-        wake_.wait_for(lock, kLongestSleep);
+        wake_.wait_for(lock, kLingerSleep);
       } else {
         asleep_ = true;
         wake_.wait(lock, [this] { return stop_ || (!requests_.empty() && !broken_); });
@@ -165,8 +182,9 @@ void MpiEngine::run() {
       continue;
     }
     busy = Clock::now();
-    if (waiting_ == 0 && progress()) backoff.reset();
-    const microseconds time = waiting_ == 0 ? backoff.next() : kLongestSleep;
+    const bool others_wait = waiting_ > 0;  // and make the progress
+    if (others_wait || progress()) backoff.reset();
+    const microseconds time = others_wait ? kLingerSleep : backoff.next();
     if (time.count() > 0) {
       wake_.wait_for(lock, time);
     } else {

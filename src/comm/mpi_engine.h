@@ -4,8 +4,8 @@
 // MPI runs with MPI_THREAD_SERIALIZED: every call is made under one mutex. Whoever waits makes the
 // progress itself, which spares a handover between threads. While nobody waits, a progress thread
 // does it, so that what has been started moves on while the caller computes. Both back off: a few
-// turns that yield the core, then sleeps of 20 us growing to 200 us, so that ranks that wait leave
-// the cores to ranks that compute.
+// turns that yield the core, then sleeps of 20 us growing to 200 us, and to a hundredth of what has
+// been waited so far, at most 2 ms: ranks that wait leave the cores to ranks that compute.
 //
 // After the first error of MPI, or when a stack unwinds past an operation that does not end, the
 // engine is broken: it makes no further calls, so no buffer is written any more, and every wait
@@ -62,6 +62,7 @@ class MpiEngine {
     Message message;
   };
 
+  void stop_waiting();
   void run();       // the progress thread
   bool progress();  // under the mutex; whether something completed
   void complete(const Posted& posted, const MPI_Status& status);

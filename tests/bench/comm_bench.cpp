@@ -6,7 +6,6 @@
 
 #include <cstdlib>
 #include <cstring>
-#include <memory>
 
 #include "bench/bench.h"
 #include "grist/comm/collectives.h"
@@ -36,31 +35,21 @@ struct Data {
   }
 };
 
-// Barriers before each case, so that no rank's time holds the wait for another's previous case.
 std::vector<Case> cases(Communicator& c, Data& d) {
-  const auto in_step = [&c](std::function<void()> work) {
-    return [&c, work = std::move(work)] { work(); };
-  };
   return {
-      {"copy", 0, in_step([&d] { std::memcpy(d.receive.data, d.send.data, d.send.bytes()); }), {}},
-      {"all-to-all",
-       0,
-       in_step([&] { all_to_all(c, d.send, d.offsets, d.receive, d.offsets).wait(); }),
-       {}},
-      {"reduce-scatter",
-       0,
-       in_step([&] { reduce_scatter({}, c, d.send, d.offsets, d.staging); }),
-       {}},
+      {"copy", 0, [&d] { std::memcpy(d.receive.data, d.send.data, d.send.bytes()); }, {}},
+      {"all-to-all", 0, [&] { all_to_all(c, d.send, d.offsets, d.receive, d.offsets).wait(); }, {}},
+      {"reduce-scatter", 0, [&] { reduce_scatter({}, c, d.send, d.offsets, d.staging); }, {}},
       {"barriers",
        0,
-       in_step([&] {
+       [&] {
          for (int i = 0; i < kBarriers; ++i) barrier(c);
-       }),
+       },
        {}},
   };
 }
 
-// The slowest rank's time counts.
+// The ranks begin each case together, and the slowest one's time counts.
 void measure(Communicator& c, std::vector<Case>& all, int rounds) {
   for (Case& one : all) one.run();
   for (int round = 0; round < rounds; ++round) {
