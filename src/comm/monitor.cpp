@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cmath>
 #include <csignal>
@@ -25,7 +26,7 @@ namespace {
 constexpr unsigned kEndSeconds = 2;
 constexpr double kAnswerSeconds = 3;  // fail() waits so long for the monitor to end the process
 
-volatile std::sig_atomic_t alarm_code = static_cast<int>(ExitCode::peer_lost);
+std::atomic<int> alarm_code;  // read by the signal handler
 
 // Past the log: a stuck thread may hold its lock. One write, so that ranks do not mix.
 void say_on_stderr(const std::string& line) {

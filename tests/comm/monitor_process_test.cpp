@@ -19,9 +19,14 @@ namespace grist::comm {
 namespace {
 
 constexpr int kRanks = 5;
-constexpr double kWatchdog = 1.2;  // seconds
+constexpr double kWatchdog = 1.5;  // seconds
 constexpr int kFaultStep = 30;
 constexpr int kStillRunning = -1;
+#ifdef __SANITIZE_THREAD__
+constexpr bool kThreadSanitizer = true;
+#else
+constexpr bool kThreadSanitizer = false;
+#endif
 
 void sleep_ms(int ms) {
   std::this_thread::sleep_for(std::chrono::milliseconds(ms));
@@ -250,7 +255,7 @@ TEST(MonitorProcesses, AnEndlessLoopIsNamedAndShown) {
   for (const int culprit : {0, 3}) {
     Job job = faulty_job(culprit, [](Rank&) { loop_for_ever(); });
     job.wait(20);
-    job.expect_named(culprit, "hangs: no sign of life for 1.");
+    job.expect_named(culprit, "hangs: no sign of life for ");
     EXPECT_EQ(job.status(culprit), 76);
     EXPECT_NE(job.output().find("at step 30 in backward after 30 operations; ranks "),
               std::string::npos)
@@ -260,6 +265,7 @@ TEST(MonitorProcesses, AnEndlessLoopIsNamedAndShown) {
                                   std::to_string(job.pid(rank)) + " ("),
                 std::string::npos)
           << job.output();
+    if (kThreadSanitizer) continue;  // it keeps signals from busy threads
     EXPECT_EQ(job.output().find("no answer"), std::string::npos) << job.output();
   }
 }

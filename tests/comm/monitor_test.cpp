@@ -92,13 +92,13 @@ TEST(Monitor, OrderlyEndAtDifferentTimes) {
 }
 
 TEST(Monitor, NoAlarmWhileSomebodyBeats) {
-  Watched watched(0.6);
+  Watched watched(1);
   watched.run(4, [](Communicator& c, Monitor&) {
     c.activity().step = 1;
     for (int i = 0; i < 2000; ++i) barrier(c);
     if (c.rank() == 2) {  // a long save, the others wait for it
       c.activity().enter("save");
-      for (int i = 0; i < 75; ++i) {
+      for (int i = 0; i < 110; ++i) {
         std::this_thread::sleep_for(milliseconds(20));
         c.activity().beat();
       }

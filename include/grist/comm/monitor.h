@@ -47,7 +47,9 @@ class Monitor {
   // a rank cannot connect to rank 0 within 30 seconds.
   Monitor(Communicator& c, Options options);
   Monitor(const Member& member, Options options);
-  ~Monitor();  // stop()
+  // stop(). A rank that leaves by an error which the others do not have calls fail() before, or
+  // they wait for it until the watchdog bites.
+  ~Monitor();
   Monitor(const Monitor&) = delete;
   Monitor& operator=(const Monitor&) = delete;
 
