@@ -116,7 +116,7 @@ void Hub::handle(int rank, const Frame& frame, double now) {
 void Hub::hold(int rank, const Fatal& fatal, double now) {
   const bool consequence = fatal.code == ExitCode::peer_lost;
   if (held_ && (consequence || held_->code != ExitCode::peer_lost)) return;
-  held_ = Verdict{fatal.code, line(rank, fatal.message)};
+  held_ = Verdict{fatal.code, fatal_line(rank, fatal.message)};
   held_until_ = consequence ? now + kHoldSeconds : now;
 }
 
