@@ -123,7 +123,8 @@ void Hub::hold(int rank, const Fatal& fatal, double now) {
 std::optional<Hub::Verdict> Hub::death(const std::vector<int>& dead) const {
   if (held_ && held_->code != ExitCode::peer_lost) return held_;  // it said why before
   const Heartbeat& last = peers_[static_cast<std::size_t>(dead[0])].last;
-  std::string text = fmt::format("{} died at step {} in {}", name(dead[0]), last.step, last.phase);
+  std::string text =
+      fmt::format("{} died, last seen at step {} in {}", name(dead[0]), last.step, last.phase);
   if (dead.size() > 1) text += "; so did " + rank_list(std::span(dead).subspan(1));
   return Verdict{ExitCode::peer_lost, text + kAgain};
 }
