@@ -48,6 +48,10 @@ std::string one_line(std::string text) {
 
 }  // namespace
 
+std::string fatal_line(int rank, const std::string& message) {
+  return one_line(fmt::format("rank {}: {}", rank, message));
+}
+
 std::string verdict_text(ExitCode code, bool stacks) {
   return fmt::format("{} {}", static_cast<int>(code), stacks ? 1 : 0);
 }
@@ -108,7 +112,7 @@ void Monitor::Thread::fail(const Fatal& fatal) {
   const auto patience = std::chrono::duration<double>(kAnswerSeconds + kEndSeconds);
   if (changed_.wait_for(lock, patience, [this] { return finished_; })) return;
   lock.unlock();
-  options_.say(line(rank_, fatal.message));
+  options_.say(fatal_line(rank_, fatal.message));
   options_.end(fatal.code);
 }
 
@@ -128,11 +132,6 @@ double Monitor::Thread::interval() const {
 std::string Monitor::Thread::name(int rank) const {
   const Process& m = members_[static_cast<std::size_t>(rank)];
   return fmt::format("rank {} (host {}, pid {})", rank, m.host, m.pid);
-}
-
-std::string Monitor::Thread::line(int rank, const std::string& message) const {
-  const bool named = message.rfind("rank ", 0) == 0;
-  return one_line(named ? message : fmt::format("rank {}: {}", rank, message));
 }
 
 Heartbeat Monitor::Thread::sample() const {
@@ -182,7 +181,7 @@ void Monitor::Thread::arm(ExitCode code) {
   ::alarm(kEndSeconds);
 }
 
-void Monitor::Thread::end(ExitCode code) {
+void Monitor::Thread::end(ExitCode code) const {
   options_.end(code);
   ::alarm(0);
 }

@@ -116,14 +116,15 @@ void Hub::handle(int rank, const Frame& frame, double now) {
 void Hub::hold(int rank, const Fatal& fatal, double now) {
   const bool consequence = fatal.code == ExitCode::peer_lost;
   if (held_ && (consequence || held_->code != ExitCode::peer_lost)) return;
-  held_ = Verdict{fatal.code, line(rank, fatal.message)};
+  held_ = Verdict{fatal.code, fatal_line(rank, fatal.message)};
   held_until_ = consequence ? now + kHoldSeconds : now;
 }
 
 std::optional<Hub::Verdict> Hub::death(const std::vector<int>& dead) const {
   if (held_ && held_->code != ExitCode::peer_lost) return held_;  // it said why before
   const Heartbeat& last = peers_[static_cast<std::size_t>(dead[0])].last;
-  std::string text = fmt::format("{} died at step {} in {}", name(dead[0]), last.step, last.phase);
+  std::string text =
+      fmt::format("{} died, last seen at step {} in {}", name(dead[0]), last.step, last.phase);
   if (dead.size() > 1) text += "; so did " + rank_list(std::span(dead).subspan(1));
   return Verdict{ExitCode::peer_lost, text + kAgain};
 }

@@ -58,7 +58,7 @@ void Spoke::run() {
     }
     if (fatal_deadline_ && now >= *fatal_deadline_) {  // rank 0 has no time for this
       arm(fatal_.code);
-      options_.say(line(rank_, fatal_.message));
+      options_.say(fatal_line(rank_, fatal_.message));
       end(fatal_.code);
       return;
     }

@@ -39,7 +39,6 @@ class Monitor::Thread {
   double limit() const { return options_.watchdog_seconds; }
   bool looks_for_hangs() const { return limit() > 0; }
   std::string name(int rank) const;  // "rank 3 (host a, pid 17)"
-  std::string line(int rank, const std::string& message) const;
   Heartbeat sample() const;
 
   // Waits for a frame, a request or `seconds`; then writes what was queued. Returns how long this
@@ -49,8 +48,9 @@ class Monitor::Thread {
   bool take_leaving();                // true once after stop()
 
   void write_own_stacks() const;
-  void arm(ExitCode code);  // from now on the process ends within two seconds, whatever sticks
-  void end(ExitCode code);  // the last call of run() after a failure
+  static void arm(
+      ExitCode code);  // from now on the process ends within two seconds, whatever sticks
+  void end(ExitCode code) const;  // the last call of run() after a failure
 
   int rank_;
   std::vector<Process> members_;
@@ -70,6 +70,7 @@ class Monitor::Thread {
   std::thread thread_;
 };
 
+std::string fatal_line(int rank, const std::string& message);  // "rank 3: message", one line
 // Verdict frame: "CODE 0|1".
 std::string verdict_text(ExitCode code, bool stacks);
 
@@ -112,7 +113,7 @@ class Hub final : public Monitor::Thread {
   void run() override;
   std::optional<Verdict> turn();
   std::vector<Link*> open_links();
-  void beat(Peer& peer, const Heartbeat& heartbeat, double now);
+  static void beat(Peer& peer, const Heartbeat& heartbeat, double now);
   std::optional<Verdict> read_peers(double now);
   void handle(int rank, const Frame& frame, double now);
   void hold(int rank, const Fatal& fatal, double now);

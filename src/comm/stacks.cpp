@@ -21,6 +21,7 @@ namespace grist::comm {
 namespace {
 
 constexpr int kThreads = 256, kFrames = 48;
+constexpr int kOwnFrames = 2;  // the handler and what the kernel returns through
 
 struct Slot {
   std::atomic<pid_t> thread{0};
@@ -95,9 +96,9 @@ void write_block(const char* who, const Slot& slot) {
   const int frames = slot.num_frames.load(std::memory_order_acquire);
   int used = std::snprintf(block, sizeof block, "%s, thread %d (%s):%s\n", who, thread, name,
                            frames < 0 ? " no answer" : "");
-  const int scratch = frames > 0 ? memfd_create("stacks", MFD_CLOEXEC) : -1;
+  const int scratch = frames > kOwnFrames ? memfd_create("stacks", MFD_CLOEXEC) : -1;
   if (scratch >= 0) {
-    backtrace_symbols_fd(slot.frames.data(), frames, scratch);
+    backtrace_symbols_fd(slot.frames.data() + kOwnFrames, frames - kOwnFrames, scratch);
     const ssize_t n =
         pread(scratch, block + used, sizeof block - static_cast<std::size_t>(used), 0);
     used += static_cast<int>(n > 0 ? n : 0);

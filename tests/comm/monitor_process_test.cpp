@@ -215,7 +215,7 @@ TEST(MonitorProcesses, AKilledRankIsNamed) {
   for (const int culprit : {1, 2, 3, 4}) {
     Job job = faulty_job(culprit, [](Rank&) { raise(SIGKILL); });
     job.wait(20);
-    job.expect_named(culprit, "died at step 30 in backward; ");
+    job.expect_named(culprit, "died, last seen at step 30 in backward; ");
     EXPECT_EQ(job.status(culprit), 128 + SIGKILL);
   }
 }

@@ -53,9 +53,9 @@ class Monitor {
   Monitor(const Monitor&) = delete;
   Monitor& operator=(const Monitor&) = delete;
 
-  // This rank cannot go on, and the others do not know: ends the job with this code. The line is
-  // "rank R: message"; a message that begins with "rank " (one that was agreed on) stays as it is.
-  // Any thread. Returns only if options.end does.
+  // This rank cannot go on, and the others do not know (an error that is not Agreed): the line
+  // "rank R: message", and the job ends with this code. Any thread. Returns only if options.end
+  // does.
   void fail(ExitCode code, const std::string& message);
 
   // The orderly end: says good-bye, and blocks until every rank has. A rank that never comes is
