@@ -10,7 +10,8 @@ namespace grist::parallel {
 
 namespace {
 
-constexpr std::int64_t kTask = 32 * 1024;  // elements whose sums are all made while they are cached
+constexpr std::int64_t kTask =
+    std::int64_t{32} * 1024;  // elements whose sums are all made while they are cached
 
 void for_ranges(const Context& ctx, std::int64_t n,
                 const std::function<void(std::int64_t, std::int64_t)>& body) {

@@ -50,6 +50,7 @@ std::vector<std::int64_t> balanced_cuts(const std::vector<std::int64_t>& edges, 
   const std::int64_t total = std::accumulate(loads.begin(), loads.end(), size);
   const double share = static_cast<double>(total) / static_cast<double>(loads.size());
   std::vector<double> wanted;
+  wanted.reserve(loads.size());
   for (const std::int64_t load : loads)
     wanted.push_back(std::max(0.0, share - static_cast<double>(load)));
   const double all = std::accumulate(wanted.begin(), wanted.end(), 0.0);

@@ -17,6 +17,7 @@ TensorView slice(const TensorView& tensor, std::int64_t begin, std::int64_t end)
 
 std::vector<ConstTensorView> gradients_of(const std::vector<ShardPiece>& pieces) {
   std::vector<ConstTensorView> gradients;
+  gradients.reserve(pieces.size());
   for (const ShardPiece& p : pieces) gradients.emplace_back(p.grad);
   return gradients;
 }
