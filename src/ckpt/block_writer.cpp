@@ -8,8 +8,12 @@
 namespace grist::ckpt {
 
 BlockWriter::BlockWriter(const Manifest& m, FileRecord record, std::unique_ptr<StorageFile> file,
-                         Buffers& buffers)
-    : manifest_(m), record_(std::move(record)), file_(std::move(file)), buffers_(buffers) {
+                         Buffers& buffers, comm::Activity& activity)
+    : manifest_(m),
+      record_(std::move(record)),
+      file_(std::move(file)),
+      buffers_(buffers),
+      activity_(activity) {
   for (const Buffer& b : buffers)
     GRIST_CHECK(b.size() == m.block_bytes || b.size() >= record_.bytes,
                 "buffer of {} bytes, blocks of {}, file of {}", b.size(), m.block_bytes,
@@ -40,6 +44,7 @@ void BlockWriter::flush() {
   const std::span<const std::byte> block(buffers_[current_].data(), filled_);
   record_.sums.push_back(block_sum(manifest_, record_.name, record_.sums.size(), block));
   wait();
+  activity_.beat();
   pending_ = std::async(std::launch::async,
                         [file = file_.get(), at = written_, block] { file->write_at(at, block); });
   written_ += filled_;

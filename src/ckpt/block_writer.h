@@ -9,6 +9,7 @@
 
 #include "grist/ckpt/manifest.h"
 #include "grist/ckpt/storage.h"
+#include "grist/comm/communicator.h"
 #include "grist/core/memory.h"
 
 namespace grist::ckpt {
@@ -17,9 +18,9 @@ class BlockWriter {
  public:
   using Buffers = std::array<Buffer, 2>;  // each of one block, or of the whole file if smaller
   // m and buffers must outlive the writer. Writers may share buffers if only one is between its
-  // first append() and finish().
+  // first append() and finish(). `activity` beats with every block.
   BlockWriter(const Manifest& m, FileRecord record, std::unique_ptr<StorageFile> file,
-              Buffers& buffers);
+              Buffers& buffers, comm::Activity& activity);
   void preallocate() { file_->preallocate(record_.bytes); }
   void append(std::span<const std::byte> bytes);
   FileRecord finish();  // last block, fsync, close; the record has its sums
@@ -32,6 +33,7 @@ class BlockWriter {
   FileRecord record_;
   std::unique_ptr<StorageFile> file_;
   Buffers& buffers_;
+  comm::Activity& activity_;
   std::size_t current_ = 0;  // which buffer is being filled
   std::size_t filled_ = 0;
   std::uint64_t written_ = 0;  // bytes handed to the storage

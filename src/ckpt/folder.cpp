@@ -4,6 +4,7 @@
 #include <array>
 
 #include "grist/ckpt/checkpoint.h"
+#include "grist/comm/collectives.h"
 #include "grist/core/check.h"
 #include "grist/core/log.h"
 #include "step_writer.h"
@@ -135,6 +136,7 @@ CheckpointFolder::CheckpointFolder(fs::path folder, std::string uuid,
                                    const CheckpointOptions& options)
     : folder_(std::move(folder)),
       uuid_(std::move(uuid)),
+      communicator_(options.communicator),
       storage_(options.storage),
       block_bytes_(options.block_bytes) {
   GRIST_CHECK(is_plain_file_name(uuid_), "uuid \"{}\"", uuid_);
@@ -145,6 +147,14 @@ SavedStep CheckpointFolder::save(const SaveRequest& request) {
 }
 
 int CheckpointFolder::prune(std::int64_t keep, VerifyDepth depth) {
+  std::int64_t removed = 0;
+  comm::agree(ranks(), [&] {
+    if (ranks().rank() == 0) removed = prune_here(keep, depth);
+  });
+  return static_cast<int>(comm::all_reduce_sum(ranks(), removed));
+}
+
+int CheckpointFolder::prune_here(std::int64_t keep, VerifyDepth depth) {
   GRIST_CHECK(keep >= 0, "keep = {}", keep);
   if (keep == 0) return 0;
   std::vector<fs::path> victims;
@@ -175,6 +185,14 @@ int CheckpointFolder::prune(std::int64_t keep, VerifyDepth depth) {
 }
 
 int CheckpointFolder::sweep() {
+  std::int64_t removed = 0;
+  comm::agree(ranks(), [&] {
+    if (ranks().rank() == 0) removed = sweep_here();
+  });
+  return static_cast<int>(comm::all_reduce_sum(ranks(), removed));
+}
+
+int CheckpointFolder::sweep_here() {
   int removed = 0;
   for (const std::string& name : names_in(folder_)) {
     if (!is_leftover(name)) continue;

@@ -1,10 +1,13 @@
 #include "step_writer.h"
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 
+#include "grist/comm/collectives.h"
 #include "grist/core/check.h"
 #include "grist/core/log.h"
+#include "slice_exchange.h"
 
 namespace grist {
 
@@ -32,38 +35,107 @@ void check_slice(const TensorSlice& s) {
 StepWriter::StepWriter(CheckpointFolder& folder, const SaveRequest& request)
     : folder_(folder),
       storage_(folder.storage()),
+      ranks_(folder.ranks()),
       request_(request),
-      final_(folder.folder_ / step_name(request.step)) {
-  GRIST_CHECK(request.step >= 0, "step {}", request.step);
-  GRIST_CHECK(!request.shards.empty(), "a step without shards");
+      final_(folder.folder_ / step_name(request.step)) {}
+
+// Work of rank 0 whose failure is every rank's.
+void StepWriter::on_root(const std::function<void()>& work) {
+  comm::agree(ranks_, [&] {
+    if (is_root()) work();
+  });
+}
+
+// One rank alone writes all files; else each its shard, and rank 0 the texts.
+bool StepWriter::is_own(std::size_t file) const {
+  if (ranks_.size() == 1) return true;
+  const std::size_t writer = file < shards_.size() ? file : 0;
+  return static_cast<int>(writer) == ranks_.rank();
 }
 
 SavedStep StepWriter::run() {
-  plan();
+  comm::agree(ranks_, [this] { check_request(); });
+  exchange_slices();
+  comm::agree(ranks_, [this] { plan(); });
   try {
+    return write();
+  } catch (const Error& e) {
+    give_up(e);
+  } catch (...) {
+    writers_.clear();
+    if (ranks_.size() == 1 && !committed_ && !aside_.empty()) remove_quietly(storage_, aside_);
+    throw;
+  }
+}
+
+SavedStep StepWriter::write() {
+  on_root([this] {
     make_folder();
     refuse_other_run();
     check_space();
     make_aside();
-    write_files();
+  });
+  share_name();
+  comm::agree(ranks_, [this] { reserve_files(); });
+  comm::agree(ranks_, [this] { write_files(); });
+  share_sums();
+  on_root([this] {
     write_manifest();
+    storage_.sync_directory(aside_);
     commit();
-  } catch (const Error& e) {
-    if (committed_)
-      fail(e.code(), "checkpoint step {} is complete but may not survive a power cut: {}",
-           request_.step, e.what());
-    if (!aside_.empty()) remove_quietly(storage_, aside_);
-    fail(e.code(), "checkpoint step {} was not saved: {}; earlier steps are as they were",
-         request_.step, e.what());
-  } catch (...) {
-    if (!committed_ && !aside_.empty()) remove_quietly(storage_, aside_);
-    throw;
+  });
+  committed_ = true;
+  on_root([this] { storage_.sync_directory(folder_.folder_); });
+  if (is_root()) {
+    if (!replaced_.empty()) remove_quietly(storage_, replaced_);
+    write_hint();
   }
-  write_hint();
   return {.folder = final_, .bytes = manifest_.total_bytes()};
 }
 
+// All ranks come here together, or none is left to wait for (peer_lost): then the folder aside stays
+// for the next start, because somebody may still be writing there.
+void StepWriter::give_up(const Error& e) {
+  writers_.clear();
+  if (committed_)
+    fail(e.code(), "checkpoint step {} is complete but may not survive a power cut: {}",
+         request_.step, e.what());
+  if (e.code() == ExitCode::peer_lost)
+    fail(e.code(), "the save of checkpoint step {} was interrupted: {}", request_.step, e.what());
+  comm::barrier(ranks_);  // all files are closed
+  if (is_root() && !aside_.empty()) remove_quietly(storage_, aside_);
+  fail(e.code(), "checkpoint step {} was not saved: {}; earlier steps are as they were",
+       request_.step, e.what());
+}
+
 // ---- plan ------------------------------------------------------------------------------------
+
+void StepWriter::check_request() const {
+  GRIST_CHECK(request_.step >= 0, "step {}", request_.step);
+  GRIST_CHECK(!request_.shards.empty(), "a step without shards");
+  GRIST_CHECK(ranks_.size() == 1 || request_.shards.size() == 1, "{} shards of one of {} ranks",
+              request_.shards.size(), ranks_.size());
+  for (const std::vector<TensorSlice>& shard : request_.shards) {
+    for (const TensorSlice& s : shard) check_slice(s);
+  }
+}
+
+// Every rank then makes the same plan.
+void StepWriter::exchange_slices() {
+  shards_ = request_.shards;
+  if (ranks_.size() == 1) return;
+  const std::string step = std::to_string(request_.step) + "\n";
+  const std::vector<std::string> all =
+      comm::all_gather(ranks_, step + ckpt::encode_slices(shards_[0]));
+  const std::vector<TensorSlice> own = std::move(shards_[0]);
+  shards_.clear();
+  for (const std::string& text : all) {
+    GRIST_CHECK(text.starts_with(step), "ranks save different steps: {} and {}", request_.step,
+                text.substr(0, text.find('\n')));
+    shards_.push_back(ckpt::decode_slices(std::string_view(text).substr(step.size())));
+  }
+  shards_[static_cast<std::size_t>(ranks_.rank())] = own;
+}
 
 void StepWriter::plan() {
   manifest_.uuid = folder_.uuid_;
@@ -72,13 +144,13 @@ void StepWriter::plan() {
   manifest_.layout = request_.layout;
   manifest_.state = request_.state;
   manifest_.block_bytes = folder_.block_bytes_;
-  for (std::size_t i = 0; i < request_.shards.size(); ++i) {
+  for (std::size_t i = 0; i < shards_.size(); ++i) {
     manifest_.files.push_back(
-        {.name = fmt::format("shard-{:05}-of-{:05}.safetensors", i, request_.shards.size()),
+        {.name = fmt::format("shard-{:05}-of-{:05}.safetensors", i, shards_.size()),
          .shard = true});
   }
   plan_tensors();
-  for (std::size_t i = 0; i < request_.shards.size(); ++i) plan_shard(i);
+  for (std::size_t i = 0; i < shards_.size(); ++i) plan_shard(i);
   for (const TextFile& t : request_.texts) {
     GRIST_CHECK(is_plain_file_name(t.name) && t.name != kManifestName &&
                     manifest_.find_file(t.name) == nullptr,
@@ -96,9 +168,8 @@ void StepWriter::plan() {
 // Every tensor's slices, over all shards, must tile it: a hole would be found only at load.
 void StepWriter::plan_tensors() {
   std::map<std::string, TensorRecord> tensors;
-  for (std::size_t i = 0; i < request_.shards.size(); ++i) {
-    for (const TensorSlice& s : request_.shards[i]) {
-      check_slice(s);
+  for (std::size_t i = 0; i < shards_.size(); ++i) {
+    for (const TensorSlice& s : shards_[i]) {
       auto [at, added] = tensors.try_emplace(s.name);
       TensorRecord& t = at->second;
       if (added) {
@@ -129,7 +200,7 @@ void StepWriter::plan_tensors() {
 
 void StepWriter::plan_shard(std::size_t i) {
   std::vector<SafetensorsTensor> entries;
-  for (const TensorSlice& s : request_.shards[i]) {
+  for (const TensorSlice& s : shards_[i]) {
     const TensorRecord& t = *manifest_.find_tensor(s.name);
     const SliceRecord slice{.file = i, .begin = s.begin, .end = s.end};
     if (s.begin == s.end && (t.shape.numel() != 0 || t.slices.front().file != i)) continue;
@@ -141,7 +212,7 @@ void StepWriter::plan_shard(std::size_t i) {
                                      {"grist.uuid", manifest_.uuid},
                                      {"grist.step", std::to_string(manifest_.step)},
                                      {"grist.rank", std::to_string(i)},
-                                     {"grist.ranks", std::to_string(request_.shards.size())}};
+                                     {"grist.ranks", std::to_string(shards_.size())}};
   layouts_.push_back(layout_safetensors(entries, metadata));
   manifest_.files[i].bytes = layouts_.back().file_bytes;
   entries_.push_back(std::move(entries));
@@ -193,24 +264,53 @@ void StepWriter::make_aside() {
   }
 }
 
+// Every rank learns the folder's name; the attempt is the part that only rank 0 knows.
+void StepWriter::share_name() {
+  attempt_ = comm::broadcast(ranks_, attempt_, 0);
+  aside_ = final_.string() + ".tmp-" + attempt_;
+}
+
 // All files get their room before the first byte is written: a full disk shows at once.
-void StepWriter::write_files() {
-  std::vector<ckpt::BlockWriter> writers;
-  for (const FileRecord& f : manifest_.files) {
-    writers.emplace_back(manifest_, f, storage_.create_file(aside_ / f.name), buffers_);
-    writers.back().preallocate();
+void StepWriter::reserve_files() {
+  for (std::size_t i = 0; i < manifest_.files.size(); ++i) {
+    if (!is_own(i)) continue;
+    const FileRecord& f = manifest_.files[i];
+    writers_.emplace_back(manifest_, f, storage_.create_file(aside_ / f.name), buffers_,
+                          ranks_.activity());
+    writers_.back().preallocate();
   }
-  for (std::size_t i = 0; i < writers.size(); ++i) {
+}
+
+void StepWriter::write_files() {
+  auto writer = writers_.begin();
+  for (std::size_t i = 0; i < manifest_.files.size(); ++i) {
+    if (!is_own(i)) continue;
     if (i < layouts_.size()) {
-      writers[i].append(std::as_bytes(std::span(layouts_[i].prefix)));
+      writer->append(std::as_bytes(std::span(layouts_[i].prefix)));
       for (const std::size_t e : layouts_[i].order) {
         const ConstTensorView& v = entries_[i][e].view;
-        writers[i].append({static_cast<const std::byte*>(v.data), v.bytes()});
+        writer->append({static_cast<const std::byte*>(v.data), v.bytes()});
       }
     } else {
-      writers[i].append(std::as_bytes(std::span(request_.texts[i - layouts_.size()].text)));
+      writer->append(std::as_bytes(std::span(request_.texts[i - layouts_.size()].text)));
     }
-    manifest_.files[i] = writers[i].finish();
+    manifest_.files[i] = writer->finish();
+    ++writer;
+  }
+  writers_.clear();
+}
+
+// Rank 0 needs the sums of all shards for the manifest.
+void StepWriter::share_sums() {
+  if (ranks_.size() == 1) return;
+  std::vector<std::uint64_t>& own = manifest_.files[static_cast<std::size_t>(ranks_.rank())].sums;
+  const std::vector<std::string> all = comm::gather(
+      ranks_, {reinterpret_cast<const char*>(own.data()), own.size() * sizeof own[0]}, 0);
+  for (std::size_t p = 0; p < all.size(); ++p) {
+    std::vector<std::uint64_t>& sums = manifest_.files[p].sums;
+    GRIST_CHECK(all[p].size() == sums.size() * sizeof sums[0], "{} bytes of sums from rank {}",
+                all[p].size(), p);
+    std::memcpy(sums.data(), all[p].data(), all[p].size());
   }
 }
 
@@ -225,35 +325,28 @@ void StepWriter::write_manifest() {
 // ---- commit ----------------------------------------------------------------------------------
 
 void StepWriter::commit() {
-  storage_.sync_directory(aside_);
-  if (present(final_)) {
+  if (present(final_))
     replace();
-    return;
-  }
-  storage_.rename(aside_, final_);
+  else
+    storage_.rename(aside_, final_);
   committed_ = true;
-  storage_.sync_directory(folder_.folder_);
 }
 
 // The step exists already: this run fell back past it because it is damaged, or saved it before.
 // Where names cannot be exchanged, it is called step-N.old for a moment; sweep() gives it its name
 // back if the process dies then.
 void StepWriter::replace() {
-  std::filesystem::path old = aside_;
-  if (!storage_.exchange(aside_, final_)) {
-    old = final_.string() + ".old";
-    if (present(old)) remove_quietly(storage_, old);
-    storage_.rename(final_, old);
-    try {
-      storage_.rename(aside_, final_);
-    } catch (const Error&) {
-      storage_.rename(old, final_);
-      throw;
-    }
+  replaced_ = aside_;
+  if (storage_.exchange(aside_, final_)) return;
+  replaced_ = final_.string() + ".old";
+  if (present(replaced_)) remove_quietly(storage_, replaced_);
+  storage_.rename(final_, replaced_);
+  try {
+    storage_.rename(aside_, final_);
+  } catch (const Error&) {
+    storage_.rename(replaced_, final_);
+    throw;
   }
-  committed_ = true;
-  storage_.sync_directory(folder_.folder_);
-  remove_quietly(storage_, old);
 }
 
 // Never trusted by a reader, so a failure costs nothing but a line.

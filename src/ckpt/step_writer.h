@@ -1,5 +1,8 @@
 #pragma once
-// One save: plan, write aside, commit. Used by CheckpointFolder::save.
+// One save: plan, write aside, commit. Used by CheckpointFolder::save. Collective: every phase ends
+// in comm::agree, so that all ranks go on or all give up. Rank 0 does everything that concerns the
+// folder; each rank writes its own shard.
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -18,6 +21,13 @@ class StepWriter {
   SavedStep run();
 
  private:
+  bool is_root() const { return ranks_.rank() == 0; }
+  void on_root(const std::function<void()>& work);
+  bool is_own(std::size_t file) const;
+  SavedStep write();
+  [[noreturn]] void give_up(const Error& e);
+  void check_request() const;
+  void exchange_slices();
   void plan();
   void plan_tensors();
   void plan_shard(std::size_t i);
@@ -25,7 +35,10 @@ class StepWriter {
   void make_folder() const;
   void check_space() const;
   void make_aside();
+  void share_name();
+  void reserve_files();
   void write_files();
+  void share_sums();
   void write_manifest();
   void commit();
   void replace();
@@ -33,15 +46,19 @@ class StepWriter {
 
   CheckpointFolder& folder_;
   Storage& storage_;
+  comm::Communicator& ranks_;
   const SaveRequest& request_;
+  std::vector<std::vector<TensorSlice>> shards_;  // of all files; those of others without data
   Manifest manifest_;
   std::vector<std::vector<SafetensorsTensor>> entries_;  // of each shard
   std::vector<SafetensorsLayout> layouts_;
   ckpt::BlockWriter::Buffers buffers_;
+  std::vector<ckpt::BlockWriter> writers_;  // of this rank's files, between reserving and the end
   std::filesystem::path final_;
   std::filesystem::path aside_;
   std::string attempt_;  // "<uuid>-<attempt>"
   FolderLock lock_;
+  std::filesystem::path replaced_;  // what had the step's name before; to be removed
   bool committed_ = false;  // the step has its name: nothing may be cleaned up any more
 };
 

@@ -5,10 +5,12 @@
 // before it counts, and goes on to the step before when one is damaged. The format and the order of
 // operations: docs/formats/checkpoint.md.
 //
-// One rank today. Nothing in the format says so: tensors are stored as slices of the flattened
-// global tensor, any number of slices in any number of shards, and a reader asks for the ranges it
-// wants, so any layout loads any other.
+// Tensors are stored as slices of the flattened global tensor, any number of slices in any number
+// of shards, and a reader asks for the ranges it wants, so any layout loads any other. With several
+// ranks each writes one shard and reads its own ranges; what the file system says is asked by rank 0
+// and told to the others, and one rank's failure is every rank's.
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -16,6 +18,7 @@
 
 #include "grist/ckpt/manifest.h"
 #include "grist/ckpt/storage.h"
+#include "grist/comm/communicator.h"
 
 namespace grist {
 
@@ -40,13 +43,15 @@ struct TextFile {  // e.g. config.yaml, tokenizer.json
   std::string text{};
 };
 
+// With several ranks: `step` is the same everywhere, `shards` is one list, this rank's file; the
+// rest counts on rank 0 only.
 struct SaveRequest {
   std::int64_t step = 0;
   std::int64_t parent_step = -1;
   Json layout = Json::object();  // e.g. {"world": 1}
   Json state = Json::object();   // comes back from CheckpointReader::state()
-  std::vector<std::vector<TensorSlice>>
-      shards{};  // one list a file; together they tile each tensor
+  // One list a file. Those of all ranks together tile each tensor.
+  std::vector<std::vector<TensorSlice>> shards{};
   std::vector<TextFile> texts{};
 };
 
@@ -58,13 +63,19 @@ struct SavedStep {
 struct CheckpointOptions {
   Storage* storage = nullptr;                    // null: the disk
   std::uint64_t block_bytes = kCheckpointBlock;  // bytes under one sum
+  // The ranks that save together; null: this one alone. Must outlive the folder object. Its Activity
+  // beats with every block that is written.
+  comm::Communicator* communicator = nullptr;
 };
 
 // How far verify and prune look: `sizes` reads the manifest and asks for file sizes, `blocks` reads
 // every byte.
 enum class VerifyDepth : std::uint8_t { sizes, blocks };
 
-// The checkpoints folder of one run, as its writer sees it. One object a process.
+// The checkpoints folder of one run, as its writer sees it. One object a rank; with several ranks
+// every function that writes is collective, and returns or throws the same on all of them. When a
+// rank is lost meanwhile, the others throw Error{peer_lost} and leave what was written aside to the
+// next start's sweep().
 class CheckpointFolder {
  public:
   CheckpointFolder(std::filesystem::path folder, std::string uuid,
@@ -91,9 +102,14 @@ class CheckpointFolder {
  private:
   friend class StepWriter;
   Storage& storage() { return storage_ == nullptr ? disk_ : *storage_; }
+  comm::Communicator& ranks() { return communicator_ == nullptr ? *alone_ : *communicator_; }
+  int prune_here(std::int64_t keep, VerifyDepth depth);
+  int sweep_here();
 
   std::filesystem::path folder_;
   std::string uuid_;
+  comm::Communicator* communicator_;  // null: alone_
+  std::unique_ptr<comm::Communicator> alone_ = comm::alone();
   DiskStorage disk_;
   Storage* storage_;  // null: disk_
   std::uint64_t block_bytes_;
@@ -168,6 +184,8 @@ class CheckpointReader {
   void read(std::span<const TensorDestination> wanted, const ReadOptions& options = {}) const;
   // Every byte of every file and every entry against the manifest; throws at the first damage.
   void verify() const;
+  // Every byte of the files that hold no tensor elements: texts, shards of ranks that had nothing.
+  void verify_other_files() const;
 
  private:
   std::filesystem::path folder_;
@@ -181,7 +199,23 @@ std::optional<CheckpointReader> load_newest(const std::filesystem::path& folder,
                                             std::span<const TensorDestination> wanted,
                                             const ReadOptions& options = {});
 
-// The same without destinations, for callers that build the model from the step's own config: the
+// The same on many ranks, whatever ranks saved the step; collective. Each rank reads the blocks that
+// hold its own destinations, rank 0 all other files too, so every byte that training may use is
+// verified by whoever uses it before any rank goes on. Damage that any rank finds sends all to the
+// step before, with one warning by rank 0. The destinations of all ranks together must cover every
+// tensor; the step is compared with their union. The list of steps is rank 0's. A rank's other
+// failures (e.g. no memory) are thrown on all ranks.
+std::optional<CheckpointReader> load_newest(comm::Communicator& ranks,
+                                            const std::filesystem::path& folder,
+                                            std::span<const TensorDestination> wanted,
+                                            const ReadOptions& options = {});
+// The first good one of `steps`, which must be the same on all ranks.
+std::optional<CheckpointReader> load_first_good(comm::Communicator& ranks,
+                                                std::span<const StepInfo> steps,
+                                                std::span<const TensorDestination> wanted,
+                                                const ReadOptions& options = {});
+
+// The same without destinations and on one rank, for callers that build the model from the step's own config: the
 // first of `steps` that verifies.
 std::optional<CheckpointReader> find_newest_good(std::span<const StepInfo> steps,
                                                  VerifyDepth depth = VerifyDepth::blocks);
