@@ -3,7 +3,6 @@
 
 #include "grist/ckpt/checkpoint.h"
 #include "grist/core/check.h"
-#include "grist/core/log.h"
 #include "verified_file.h"
 
 namespace grist {
@@ -70,13 +69,17 @@ std::vector<Extent> plan_reads(const std::vector<ckpt::PlacedSlice>& placed,
 
 // Front to back over the blocks, copying from each what is wanted of it.
 void read_extents(ckpt::VerifiedFile& file, std::span<const Extent> extents, bool touched_only) {
-  file.read_ahead(!touched_only);
   std::size_t first = 0;  // extents before it are done
+  const auto touches = [&](std::uint64_t begin, std::uint64_t end) {
+    std::size_t e = first;
+    while (e < extents.size() && extents[e].end <= begin) ++e;
+    return e < extents.size() && extents[e].begin < end;
+  };
   for (std::uint64_t i = 0; i < file.num_blocks(); ++i) {
     const std::uint64_t begin = file.block_begin(i), end = file.block_end(i);
     while (first < extents.size() && extents[first].end <= begin) ++first;
-    const bool touched = first < extents.size() && extents[first].begin < end;
-    if (!touched && touched_only) continue;
+    if (touched_only && !touches(begin, end)) continue;
+    file.read_ahead(!touched_only || touches(end, end + (end - begin)));
     const std::span<const std::byte> bytes = file.block(i);
     for (std::size_t e = first; e < extents.size() && extents[e].begin < end; ++e) {
       const std::uint64_t lo = std::max(extents[e].begin, begin);
@@ -114,16 +117,18 @@ void verify_file(const std::filesystem::path& folder, const Manifest& m, std::si
   }
 }
 
-[[noreturn]] void none_usable(std::string_view where, std::size_t count) {
-  fail(ExitCode::bad_data,
-       "{}: none of the {} checkpoints is usable; refusing to start from step 0; restore a step or "
-       "move the folder away",
-       where, count);
-}
-
-void warn_passed_over(const StepInfo& step, const DamagedStep& e) {
-  log::warn("checkpoint {} is damaged: {}; trying the step before", step.folder.string(),
-            e.damage().str());
+// Whether a wanted element lies in the file. Found by the manifest alone: the files of other ranks
+// need not be opened.
+std::vector<bool> touched_files(const Manifest& m,
+                                std::span<const TensorDestination* const> by_name) {
+  std::vector<bool> touched(m.files.size(), false);
+  for (const TensorDestination* w : by_name) {
+    const TensorRecord* t = m.find_tensor(w->name);
+    if (t == nullptr) continue;
+    for (const SliceRecord& s : t->slices)
+      if (std::max(w->begin, s.begin) < std::min(w->end, s.end)) touched[s.file] = true;
+  }
+  return touched;
 }
 
 }  // namespace
@@ -157,9 +162,10 @@ void CheckpointReader::read(std::span<const TensorDestination> wanted,
   for (const TensorDestination& w : wanted) by_name.push_back(&w);
   std::sort(by_name.begin(), by_name.end(),
             [](const auto* a, const auto* b) { return a->name < b->name; });
+  const std::vector<bool> touched = touched_files(manifest_, by_name);
   for (std::size_t i = 0; i < manifest_.files.size(); ++i) {
     const FileRecord& record = manifest_.files[i];
-    if (!record.shard && options.touched_blocks_only) continue;
+    if (!touched[i] && options.touched_blocks_only) continue;
     ckpt::VerifiedFile file(folder_, manifest_, record);
     std::vector<Extent> extents;
     if (record.shard) extents = plan_reads(ckpt::place_slices(file, manifest_, i), by_name);
@@ -171,6 +177,19 @@ void CheckpointReader::verify() const {
   for (std::size_t i = 0; i < manifest_.files.size(); ++i) {
     std::vector<Damage> damage;
     verify_file(folder_, manifest_, i, damage);
+    if (!damage.empty()) throw DamagedStep(folder_, damage.front());
+  }
+}
+
+void CheckpointReader::verify_other_files() const {
+  std::vector<bool> holds(manifest_.files.size(), false);
+  for (const TensorRecord& t : manifest_.tensors) {
+    for (const SliceRecord& s : t.slices)
+      if (s.begin < s.end) holds[s.file] = true;
+  }
+  for (std::size_t i = 0; i < manifest_.files.size(); ++i) {
+    std::vector<Damage> damage;
+    if (!holds[i]) verify_file(folder_, manifest_, i, damage);
     if (!damage.empty()) throw DamagedStep(folder_, damage.front());
   }
 }
@@ -198,38 +217,6 @@ VerifyReport verify_step(const std::filesystem::path& folder, VerifyDepth depth)
     if (!wrong_size) verify_file(report.folder, m, i, report.damage);
   }
   return report;
-}
-
-std::optional<CheckpointReader> load_newest(const std::filesystem::path& folder,
-                                            std::span<const TensorDestination> wanted,
-                                            const ReadOptions& options) {
-  const std::vector<StepInfo> steps = list_steps(folder);
-  for (const StepInfo& s : steps) {
-    try {
-      CheckpointReader reader(s.folder);
-      reader.read(wanted, options);
-      return reader;
-    } catch (const DamagedStep& e) {
-      warn_passed_over(s, e);
-    }
-  }
-  if (!steps.empty()) none_usable(folder.string(), steps.size());
-  return {};
-}
-
-std::optional<CheckpointReader> find_newest_good(std::span<const StepInfo> steps,
-                                                 VerifyDepth depth) {
-  for (const StepInfo& s : steps) {
-    try {
-      CheckpointReader reader(s.folder);
-      if (depth == VerifyDepth::blocks) reader.verify();
-      return reader;
-    } catch (const DamagedStep& e) {
-      warn_passed_over(s, e);
-    }
-  }
-  if (!steps.empty()) none_usable(steps.front().folder.string(), steps.size());
-  return {};
 }
 
 }  // namespace grist

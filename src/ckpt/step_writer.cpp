@@ -54,10 +54,10 @@ bool StepWriter::is_own(std::size_t file) const {
 }
 
 SavedStep StepWriter::run() {
-  comm::agree(ranks_, [this] { check_request(); });
-  exchange_slices();
-  comm::agree(ranks_, [this] { plan(); });
   try {
+    comm::agree(ranks_, [this] { check_request(); });
+    exchange_slices();
+    comm::agree(ranks_, [this] { plan(); });
     return write();
   } catch (const Error& e) {
     give_up(e);
@@ -93,8 +93,8 @@ SavedStep StepWriter::write() {
   return {.folder = final_, .bytes = manifest_.total_bytes()};
 }
 
-// All ranks come here together, or none is left to wait for (peer_lost): then the folder aside stays
-// for the next start, because somebody may still be writing there.
+// All ranks come here together, or none is left to wait for (peer_lost): then the folder aside
+// stays for the next start, because somebody may still be writing there.
 void StepWriter::give_up(const Error& e) {
   writers_.clear();
   if (committed_)

@@ -59,7 +59,7 @@ class StepWriter {
   std::string attempt_;  // "<uuid>-<attempt>"
   FolderLock lock_;
   std::filesystem::path replaced_;  // what had the step's name before; to be removed
-  bool committed_ = false;  // the step has its name: nothing may be cleaned up any more
+  bool committed_ = false;          // the step has its name: nothing may be cleaned up any more
 };
 
 }  // namespace grist

@@ -7,8 +7,8 @@
 //
 // Tensors are stored as slices of the flattened global tensor, any number of slices in any number
 // of shards, and a reader asks for the ranges it wants, so any layout loads any other. With several
-// ranks each writes one shard and reads its own ranges; what the file system says is asked by rank 0
-// and told to the others, and one rank's failure is every rank's.
+// ranks each writes one shard and reads its own ranges; what the file system says is asked by rank
+// 0 and told to the others, and one rank's failure is every rank's.
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -63,8 +63,8 @@ struct SavedStep {
 struct CheckpointOptions {
   Storage* storage = nullptr;                    // null: the disk
   std::uint64_t block_bytes = kCheckpointBlock;  // bytes under one sum
-  // The ranks that save together; null: this one alone. Must outlive the folder object. Its Activity
-  // beats with every block that is written.
+  // The ranks that save together; null: this one alone. Must outlive the folder object. Its
+  // Activity beats with every block that is written.
   comm::Communicator* communicator = nullptr;
 };
 
@@ -199,12 +199,12 @@ std::optional<CheckpointReader> load_newest(const std::filesystem::path& folder,
                                             std::span<const TensorDestination> wanted,
                                             const ReadOptions& options = {});
 
-// The same on many ranks, whatever ranks saved the step; collective. Each rank reads the blocks that
-// hold its own destinations, rank 0 all other files too, so every byte that training may use is
-// verified by whoever uses it before any rank goes on. Damage that any rank finds sends all to the
-// step before, with one warning by rank 0. The destinations of all ranks together must cover every
-// tensor; the step is compared with their union. The list of steps is rank 0's. A rank's other
-// failures (e.g. no memory) are thrown on all ranks.
+// The same on many ranks, whatever ranks saved the step; collective. Each rank reads the blocks
+// that hold its own destinations, rank 0 all other files too, so every byte that training may use
+// is verified by whoever uses it before any rank goes on. Damage that any rank finds sends all to
+// the step before, with one warning by rank 0. The destinations of all ranks together must cover
+// every tensor; the step is compared with their union. The list of steps is rank 0's. A rank's
+// other failures (e.g. no memory) are thrown on all ranks.
 std::optional<CheckpointReader> load_newest(comm::Communicator& ranks,
                                             const std::filesystem::path& folder,
                                             std::span<const TensorDestination> wanted,
@@ -215,8 +215,8 @@ std::optional<CheckpointReader> load_first_good(comm::Communicator& ranks,
                                                 std::span<const TensorDestination> wanted,
                                                 const ReadOptions& options = {});
 
-// The same without destinations and on one rank, for callers that build the model from the step's own config: the
-// first of `steps` that verifies.
+// The same without destinations and on one rank, for callers that build the model from the step's
+// own config: the first of `steps` that verifies.
 std::optional<CheckpointReader> find_newest_good(std::span<const StepInfo> steps,
                                                  VerifyDepth depth = VerifyDepth::blocks);
 

@@ -1,0 +1,135 @@
+#include "grist/ckpt/background_save.h"
+
+#include <cstring>
+
+#include "grist/core/check.h"
+#include "grist/core/log.h"
+
+namespace grist {
+
+namespace {
+
+constexpr std::size_t kAlign = 64;
+
+std::size_t bytes_of(const TensorSlice& s) {
+  return static_cast<std::size_t>(s.end - s.begin) * size_of(s.dtype);
+}
+
+std::size_t copy_bytes(std::span<const TensorSlice> slices) {
+  std::size_t bytes = 0;
+  for (const TensorSlice& s : slices) bytes += (bytes_of(s) + kAlign - 1) / kAlign * kAlign;
+  return bytes;
+}
+
+double seconds_since(std::chrono::steady_clock::time_point begin) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+}  // namespace
+
+BackgroundSave::BackgroundSave(comm::Communicator& world, const std::filesystem::path& folder,
+                               std::string uuid, std::span<const TensorSlice> slices,
+                               const BackgroundSaveOptions& options, MemoryLedger* ledger)
+    : ranks_(world.split(0)),
+      folder_(folder, std::move(uuid),
+              {.storage = options.storage,
+               .block_bytes = options.block_bytes,
+               .communicator = ranks_.get()}),
+      options_(options) {
+  if (options.asynchronous)
+    copy_ = Buffer(copy_bytes(slices), Device::cpu, "checkpoint copy", ledger);
+}
+
+BackgroundSave::~BackgroundSave() {
+  if (running_.valid()) running_.wait();
+}
+
+bool BackgroundSave::busy() const {
+  return running_.valid() &&
+         running_.wait_for(std::chrono::seconds(0)) != std::future_status::ready;
+}
+
+void BackgroundSave::wait() {
+  if (running_.valid()) verdicts_.push_back(running_.get());
+}
+
+std::optional<SaveVerdict> BackgroundSave::poll() {
+  if (!busy()) wait();
+  if (verdicts_.empty()) return {};
+  SaveVerdict first = std::move(verdicts_.front());
+  verdicts_.pop_front();
+  return first;
+}
+
+std::optional<SaveVerdict> BackgroundSave::finish() {
+  wait();
+  return poll();
+}
+
+void BackgroundSave::start(SaveRequest request) {
+  const Clock::time_point begin = Clock::now();
+  wait();
+  request_ = std::move(request);
+  if (!options_.asynchronous) {
+    verdicts_.push_back(save(request_, begin));
+    verdicts_.back().pause = seconds_since(begin);
+    return;
+  }
+  copy(request_);
+  const double pause = seconds_since(begin);
+  running_ = std::async(std::launch::async, [this, begin, pause] {
+    SaveVerdict verdict = save(request_, begin);
+    verdict.pause = pause;
+    return verdict;
+  });
+}
+
+void BackgroundSave::copy(SaveRequest& request) const {
+  std::size_t at = 0;
+  for (std::vector<TensorSlice>& shard : request.shards) {
+    GRIST_CHECK(at + copy_bytes(shard) <= copy_.size(), "{} bytes to save, {} were announced",
+                at + copy_bytes(shard), copy_.size());
+    for (TensorSlice& s : shard) {
+      const std::size_t bytes = bytes_of(s);
+      if (bytes == 0) continue;
+      std::memcpy(copy_.data() + at, s.data, bytes);
+      s.data = copy_.data() + at;
+      at += (bytes + kAlign - 1) / kAlign * kAlign;
+    }
+  }
+}
+
+SaveVerdict BackgroundSave::save(const SaveRequest& request, Clock::time_point begin) noexcept {
+  SaveVerdict verdict;
+  verdict.step = request.step;
+  const auto failed = [&](ExitCode code, const std::string& what) {
+    verdict.error.emplace(code, what);
+    verdict.seconds = seconds_since(begin);
+  };
+  try {
+    verdict.bytes = folder_.save(request).bytes;
+    verdict.seconds = seconds_since(begin);
+    prune(verdict);
+  } catch (const Error& e) {
+    failed(e.code(), e.what());
+  } catch (const std::exception& e) {
+    failed(ExitCode::internal,
+           fmt::format("checkpoint step {} was not saved: {}", request.step, e.what()));
+  } catch (...) {
+    failed(ExitCode::internal, fmt::format("checkpoint step {} was not saved", request.step));
+  }
+  return verdict;
+}
+
+// The step is saved: what fails from here on is only worth a line.
+void BackgroundSave::prune(SaveVerdict& verdict) {
+  try {
+    verdict.pruned = folder_.prune(options_.keep);
+  } catch (const Error& e) {
+    if (ranks_->rank() == 0)
+      log::warn("checkpoint step {} is saved; old ones could not be removed: {}", verdict.step,
+                e.what());
+  }
+}
+
+}  // namespace grist

@@ -1,0 +1,168 @@
+// Which step to take: the newest one that is good, on one rank and on many.
+#include <algorithm>
+#include <functional>
+#include <map>
+
+#include "grist/ckpt/checkpoint.h"
+#include "grist/comm/collectives.h"
+#include "grist/core/check.h"
+#include "grist/core/log.h"
+#include "slice_exchange.h"
+
+namespace grist {
+
+namespace {
+
+[[noreturn]] void none_usable(std::string_view where, std::size_t count) {
+  fail(ExitCode::bad_data,
+       "{}: none of the {} checkpoints is usable; refusing to start from step 0; restore a step or "
+       "move the folder away",
+       where, count);
+}
+
+void warn_passed_over(const StepInfo& step, std::string_view damage) {
+  log::warn("checkpoint {} is damaged: {}; trying the step before", step.folder.string(), damage);
+}
+
+// Runs `work` on all ranks. True when some rank found damage: rank 0 names that of the lowest one.
+// What else fails on a rank is thrown on all.
+bool damaged(comm::Communicator& ranks, const StepInfo& step, const std::function<void()>& work) {
+  std::string damage;
+  comm::agree(ranks, [&] {
+    try {
+      work();
+    } catch (const DamagedStep& e) {
+      damage = e.damage().str();
+    }
+  });
+  if (comm::all_reduce_max(ranks, damage.empty() ? 0 : 1) == 0) return false;
+  for (const std::string& theirs : comm::gather(ranks, damage, 0)) {
+    if (theirs.empty()) continue;
+    warn_passed_over(step, theirs);
+    break;
+  }
+  return true;
+}
+
+std::vector<StepInfo> share_steps(comm::Communicator& ranks, std::span<const StepInfo> steps) {
+  std::string text;
+  for (const StepInfo& s : steps)
+    text += fmt::format("{}{}{}{}", s.step, '\0', s.folder.string(), '\0');
+  text = comm::broadcast(ranks, text, 0);
+  std::vector<StepInfo> all;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t middle = text.find('\0', at), end = text.find('\0', middle + 1);
+    all.push_back({.step = std::stoll(text.substr(at, middle - at)),
+                   .folder = text.substr(middle + 1, end - middle - 1)});
+    at = end + 1;
+  }
+  return all;
+}
+
+// An element that no rank asks for would be left as it is in memory.
+void check_cover(std::span<const TensorDestination> wanted) {
+  std::map<std::string_view, std::vector<const TensorDestination*>> by_name;
+  for (const TensorDestination& w : wanted) by_name[w.name].push_back(&w);
+  for (auto& [name, parts] : by_name) {
+    std::sort(parts.begin(), parts.end(),
+              [](const auto* a, const auto* b) { return a->begin < b->begin; });
+    std::int64_t next = 0;
+    for (const TensorDestination* part : parts) {
+      GRIST_CHECK(part->begin <= next, "{}: no rank reads elements [{}, {})", name, next,
+                  part->begin);
+      next = std::max(next, part->end);
+    }
+    GRIST_CHECK(next == parts.front()->shape.numel(), "{}: no rank reads elements from {} on", name,
+                next);
+  }
+}
+
+// On rank 0 what all ranks ask for, without places; elsewhere empty.
+std::vector<TensorDestination> gather_wanted(comm::Communicator& ranks,
+                                             std::span<const TensorDestination> wanted) {
+  std::vector<TensorSlice> mine;
+  for (const TensorDestination& w : wanted)
+    mine.push_back(
+        {.name = w.name, .dtype = w.dtype, .shape = w.shape, .begin = w.begin, .end = w.end});
+  std::vector<TensorDestination> all;
+  const std::vector<std::string> texts = comm::gather(ranks, ckpt::encode_slices(mine), 0);
+  for (const std::string& text : texts) {
+    for (const TensorSlice& s : ckpt::decode_slices(text))
+      all.push_back(
+          {.name = s.name, .dtype = s.dtype, .shape = s.shape, .begin = s.begin, .end = s.end});
+  }
+  return all;
+}
+
+}  // namespace
+
+std::optional<CheckpointReader> load_newest(const std::filesystem::path& folder,
+                                            std::span<const TensorDestination> wanted,
+                                            const ReadOptions& options) {
+  const std::vector<StepInfo> steps = list_steps(folder);
+  for (const StepInfo& s : steps) {
+    try {
+      CheckpointReader reader(s.folder);
+      reader.read(wanted, options);
+      return reader;
+    } catch (const DamagedStep& e) {
+      warn_passed_over(s, e.damage().str());
+    }
+  }
+  if (!steps.empty()) none_usable(folder.string(), steps.size());
+  return {};
+}
+
+std::optional<CheckpointReader> load_newest(comm::Communicator& ranks,
+                                            const std::filesystem::path& folder,
+                                            std::span<const TensorDestination> wanted,
+                                            const ReadOptions& options) {
+  std::vector<StepInfo> steps;
+  comm::agree(ranks, [&] {
+    if (ranks.rank() == 0) steps = list_steps(folder);
+  });
+  return load_first_good(ranks, steps, wanted, options);
+}
+
+std::optional<CheckpointReader> load_first_good(comm::Communicator& ranks,
+                                                std::span<const StepInfo> steps,
+                                                std::span<const TensorDestination> wanted,
+                                                const ReadOptions& options) {
+  const std::vector<StepInfo> all_steps = share_steps(ranks, steps);
+  if (all_steps.empty()) return {};
+  const std::vector<TensorDestination> all = gather_wanted(ranks, wanted);
+  const bool is_root = ranks.rank() == 0;
+  comm::agree(ranks, [&] { check_cover(all); });
+  // A rank's own part is never the whole, which rank 0 compares.
+  const ReadOptions part{.ignore_prefixes = {""}, .touched_blocks_only = true};
+  for (const StepInfo& s : all_steps) {
+    std::optional<CheckpointReader> reader;
+    const auto open = [&] {
+      reader.emplace(s.folder);
+      if (is_root) reader->check(all, options);
+    };
+    const auto read = [&] {
+      reader->read(wanted, part);
+      if (is_root) reader->verify_other_files();
+    };
+    if (!damaged(ranks, s, open) && !damaged(ranks, s, read)) return reader;
+  }
+  none_usable(all_steps.front().folder.parent_path().string(), all_steps.size());
+}
+
+std::optional<CheckpointReader> find_newest_good(std::span<const StepInfo> steps,
+                                                 VerifyDepth depth) {
+  for (const StepInfo& s : steps) {
+    try {
+      CheckpointReader reader(s.folder);
+      if (depth == VerifyDepth::blocks) reader.verify();
+      return reader;
+    } catch (const DamagedStep& e) {
+      warn_passed_over(s, e.damage().str());
+    }
+  }
+  if (!steps.empty()) none_usable(steps.front().folder.string(), steps.size());
+  return {};
+}
+
+}  // namespace grist
