@@ -39,12 +39,17 @@ void BlockWriter::wait() {
   if (pending_.valid()) pending_.get();
 }
 
-void BlockWriter::flush() {
-  if (filled_ == 0) return;
+// The block's sum is made while the one before is still being written.
+std::span<const std::byte> BlockWriter::take_block() {
   const std::span<const std::byte> block(buffers_[current_].data(), filled_);
   record_.sums.push_back(block_sum(manifest_, record_.name, record_.sums.size(), block));
   wait();
   activity_.beat();
+  return block;
+}
+
+void BlockWriter::flush() {
+  const std::span<const std::byte> block = take_block();
   pending_ = std::async(std::launch::async,
                         [file = file_.get(), at = written_, block] { file->write_at(at, block); });
   written_ += filled_;
@@ -53,7 +58,10 @@ void BlockWriter::flush() {
 }
 
 FileRecord BlockWriter::finish() {
-  flush();
+  if (filled_ > 0) {  // nothing is left to do beside it
+    file_->write_at(written_, take_block());
+    written_ += filled_;
+  }
   wait();
   GRIST_CHECK(written_ == record_.bytes, "{}: {} bytes written, {} announced", record_.name,
               written_, record_.bytes);

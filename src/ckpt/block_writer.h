@@ -26,6 +26,7 @@ class BlockWriter {
   FileRecord finish();  // last block, fsync, close; the record has its sums
 
  private:
+  std::span<const std::byte> take_block();
   void flush();
   void wait();
 

@@ -71,7 +71,10 @@ class State {
       std::vector<std::byte>& b = data_[t.name];
       b.resize(static_cast<std::size_t>(t.shape.numel()) * size_of(t.dtype));
       const Random random(static_cast<std::uint64_t>(step), t.name);
-      for (std::size_t i = 0; i < b.size(); ++i) b[i] = static_cast<std::byte>(random.bits(i));
+      for (std::size_t i = 0; i < b.size(); i += 8) {
+        const std::uint64_t bits = random.bits(i);
+        std::memcpy(&b[i], &bits, std::min<std::size_t>(8, b.size() - i));
+      }
     }
   }
   const std::vector<TensorSpec>& specs() const { return specs_; }

@@ -5,8 +5,10 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <functional>
 #include <map>
+#include <mutex>
 #include <optional>
 #include <set>
 
@@ -18,12 +20,34 @@ namespace grist::test {
 
 struct Crash {};  // not a std::exception: nothing in the library may treat it as an error
 
-enum class Fault { none, no_space, io_error, torn_write, crash, torn_crash, kill };
+enum class Fault {
+  none,
+  no_space,
+  io_error,
+  quota,
+  read_only,
+  torn_write,  // half of a write arrives, then an error
+  crash,
+  torn_crash,
+  kill
+};
+
+inline const char* text_of(Fault fault) {
+  switch (fault) {
+    case Fault::no_space: return "No space left on device";
+    case Fault::quota: return "Disk quota exceeded";
+    case Fault::read_only: return "Read-only file system";
+    default: return "Input/output error";
+  }
+}
 
 class FaultyStorage final : public Storage {
  public:
-  FaultyStorage(Fault fault, int at) : fault_(fault), at_(at) {}
+  // `machine`: what a crash here sets, and what stops all storages that share it.
+  FaultyStorage(Fault fault, int at, std::atomic<bool>* machine = nullptr)
+      : fault_(fault), at_(at), machine_(machine) {}
   bool can_exchange = true;
+  bool dead() const { return dead_ || (machine_ != nullptr && *machine_); }
   bool triggered() const { return triggered_; }
   int operations() const { return count_; }
 
@@ -89,22 +113,23 @@ class FaultyStorage final : public Storage {
   };
 
   void step(const std::filesystem::path& path, const std::function<void()>& half = {}) {
-    if (dead_) throw Crash{};
+    if (dead()) throw Crash{};
     if (count_++ != at_ || fault_ == Fault::none) return;
     triggered_ = true;
     if ((fault_ == Fault::torn_write || fault_ == Fault::torn_crash) && half) half();
     if (fault_ == Fault::kill) ::kill(::getpid(), SIGKILL);
     if (fault_ == Fault::crash || fault_ == Fault::torn_crash) {
       dead_ = true;
+      if (machine_ != nullptr) *machine_ = true;
       throw Crash{};
     }
-    fail(ExitCode::io, "{}: {}", path.string(),
-         fault_ == Fault::no_space ? "No space left on device" : "Input/output error");
+    fail(ExitCode::io, "{}: {}", path.string(), text_of(fault_));
   }
 
   DiskStorage disk_;
   Fault fault_;
   int at_;
+  std::atomic<bool>* machine_;
   int count_ = 0;
   bool triggered_ = false;
   bool dead_ = false;
@@ -129,33 +154,40 @@ class RecordingStorage final : public Storage {
   bool can_exchange = true;
 
   std::unique_ptr<StorageFile> create_file(const std::filesystem::path& path) override {
+    const std::lock_guard lock(mutex_);
     auto file = disk_.create_file(path);
     ops_.push_back({.kind = Kind::create, .path = path, .file = num_files_});
     return std::make_unique<RecordingFile>(*this, num_files_++, std::move(file));
   }
   bool make_directory(const std::filesystem::path& path) override {
+    const std::lock_guard lock(mutex_);
     if (!disk_.make_directory(path)) return false;
     ops_.push_back({.kind = Kind::mkdir, .path = path});
     return true;
   }
   void rename(const std::filesystem::path& from, const std::filesystem::path& to) override {
+    const std::lock_guard lock(mutex_);
     disk_.rename(from, to);
     ops_.push_back({.kind = Kind::rename, .path = from, .to = to});
   }
   bool exchange(const std::filesystem::path& a, const std::filesystem::path& b) override {
+    const std::lock_guard lock(mutex_);
     if (!can_exchange || !disk_.exchange(a, b)) return false;
     ops_.push_back({.kind = Kind::exchange, .path = a, .to = b});
     return true;
   }
   void sync_directory(const std::filesystem::path& path) override {
+    const std::lock_guard lock(mutex_);
     disk_.sync_directory(path);
     if (keep_folder_syncs) ops_.push_back({.kind = Kind::sync_folder, .path = path});
   }
   void remove_file(const std::filesystem::path& path) override {
+    const std::lock_guard lock(mutex_);
     disk_.remove_file(path);
     ops_.push_back({.kind = Kind::remove, .path = path});
   }
   void remove_directory(const std::filesystem::path& path) override {
+    const std::lock_guard lock(mutex_);
     disk_.remove_directory(path);
     ops_.push_back({.kind = Kind::remove, .path = path});
   }
@@ -169,10 +201,12 @@ class RecordingStorage final : public Storage {
     RecordingFile(RecordingStorage& owner, int number, std::unique_ptr<StorageFile> file)
         : owner_(owner), number_(number), file_(std::move(file)) {}
     void preallocate(std::uint64_t bytes) override {
+      const std::lock_guard lock(owner_.mutex_);
       file_->preallocate(bytes);
       owner_.ops_.push_back({.kind = Kind::resize, .file = number_, .offset = bytes});
     }
     void write_at(std::uint64_t offset, std::span<const std::byte> bytes) override {
+      const std::lock_guard lock(owner_.mutex_);
       file_->write_at(offset, bytes);
       owner_.ops_.push_back({.kind = Kind::write,
                              .file = number_,
@@ -180,6 +214,7 @@ class RecordingStorage final : public Storage {
                              .bytes = {bytes.begin(), bytes.end()}});
     }
     void sync() override {
+      const std::lock_guard lock(owner_.mutex_);
       file_->sync();
       if (owner_.keep_file_syncs) owner_.ops_.push_back({.kind = Kind::sync, .file = number_});
     }
@@ -191,6 +226,7 @@ class RecordingStorage final : public Storage {
     std::unique_ptr<StorageFile> file_;
   };
 
+  std::mutex mutex_;  // the ranks' operations in one order
   DiskStorage disk_;
   std::vector<DiskOp> ops_;
   int num_files_ = 0;
