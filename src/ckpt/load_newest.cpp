@@ -147,7 +147,10 @@ std::optional<CheckpointReader> load_first_good(comm::Communicator& ranks,
     };
     if (!damaged(ranks, s, open) && !damaged(ranks, s, read)) return reader;
   }
-  none_usable(all_steps.front().folder.parent_path().string(), all_steps.size());
+  comm::agree(ranks, [&] {
+    none_usable(all_steps.front().folder.parent_path().string(), all_steps.size());
+  });
+  return {};
 }
 
 std::optional<CheckpointReader> find_newest_good(std::span<const StepInfo> steps,

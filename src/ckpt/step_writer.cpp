@@ -1,33 +1,21 @@
 #include "step_writer.h"
 
-#include <algorithm>
 #include <cstring>
-#include <map>
 
 #include "grist/comm/collectives.h"
 #include "grist/core/check.h"
 #include "grist/core/log.h"
-#include "slice_exchange.h"
 
 namespace grist {
 
 namespace {
 
-constexpr const char* kManifestName = "manifest.json";
 constexpr std::uint64_t kPage = 4096;
 constexpr std::uint64_t kFolderBytes = 64 * 1024;  // room for the folder's own blocks
 
 bool present(const std::filesystem::path& path) {
   std::error_code ignored;  // what cannot be seen cannot be replaced; creating it will say why
   return std::filesystem::exists(path, ignored);
-}
-
-void check_slice(const TensorSlice& s) {
-  GRIST_CHECK(!s.name.empty() && s.name.find('@') == std::string::npos, "tensor name \"{}\"",
-              s.name);
-  GRIST_CHECK(0 <= s.begin && s.begin <= s.end && s.end <= s.shape.numel(),
-              "{}: elements [{}, {}) of {}", s.name, s.begin, s.end, s.shape.str());
-  GRIST_CHECK(s.begin == s.end || s.data != nullptr, "{}: no data", s.name);
 }
 
 }  // namespace
@@ -56,8 +44,11 @@ bool StepWriter::is_own(std::size_t file) const {
 SavedStep StepWriter::run() {
   try {
     comm::agree(ranks_, [this] { check_request(); });
-    exchange_slices();
-    comm::agree(ranks_, [this] { plan(); });
+    const std::vector<std::string> lists = exchange_slices();
+    comm::agree(ranks_, [&] {
+      take_slices(lists);
+      plan();
+    });
     return write();
   } catch (const Error& e) {
     give_up(e);
@@ -93,129 +84,26 @@ SavedStep StepWriter::write() {
   return {.folder = final_, .bytes = manifest_.total_bytes()};
 }
 
-// All ranks come here together, or none is left to wait for (peer_lost): then the folder aside
-// stays for the next start, because somebody may still be writing there.
+// After an agreed error all ranks come here together. After another one nobody knows what the
+// others do: the folder aside stays for the next start.
 void StepWriter::give_up(const Error& e) {
   writers_.clear();
-  if (committed_)
-    fail(e.code(), "checkpoint step {} is complete but may not survive a power cut: {}",
-         request_.step, e.what());
-  if (e.code() == ExitCode::peer_lost)
-    fail(e.code(), "the save of checkpoint step {} was interrupted: {}", request_.step, e.what());
-  comm::barrier(ranks_);  // all files are closed
-  if (is_root() && !aside_.empty()) remove_quietly(storage_, aside_);
-  fail(e.code(), "checkpoint step {} was not saved: {}; earlier steps are as they were",
-       request_.step, e.what());
-}
-
-// ---- plan ------------------------------------------------------------------------------------
-
-void StepWriter::check_request() const {
-  GRIST_CHECK(request_.step >= 0, "step {}", request_.step);
-  GRIST_CHECK(!request_.shards.empty(), "a step without shards");
-  GRIST_CHECK(ranks_.size() == 1 || request_.shards.size() == 1, "{} shards of one of {} ranks",
-              request_.shards.size(), ranks_.size());
-  for (const std::vector<TensorSlice>& shard : request_.shards) {
-    for (const TensorSlice& s : shard) check_slice(s);
+  const bool together = ranks_.size() == 1 || dynamic_cast<const comm::Agreed*>(&e) != nullptr;
+  std::string what;
+  if (committed_) {
+    what = fmt::format("checkpoint step {} is complete but may not survive a power cut: {}",
+                       request_.step, e.what());
+  } else if (!together) {
+    what =
+        fmt::format("the save of checkpoint step {} was interrupted: {}", request_.step, e.what());
+  } else {
+    comm::barrier(ranks_);  // all files are closed
+    if (is_root() && !aside_.empty()) remove_quietly(storage_, aside_);
+    what = fmt::format("checkpoint step {} was not saved: {}; earlier steps are as they were",
+                       request_.step, e.what());
   }
-}
-
-// Every rank then makes the same plan.
-void StepWriter::exchange_slices() {
-  shards_ = request_.shards;
-  if (ranks_.size() == 1) return;
-  const std::string step = std::to_string(request_.step) + "\n";
-  const std::vector<std::string> all =
-      comm::all_gather(ranks_, step + ckpt::encode_slices(shards_[0]));
-  const std::vector<TensorSlice> own = std::move(shards_[0]);
-  shards_.clear();
-  for (const std::string& text : all) {
-    GRIST_CHECK(text.starts_with(step), "ranks save different steps: {} and {}", request_.step,
-                text.substr(0, text.find('\n')));
-    shards_.push_back(ckpt::decode_slices(std::string_view(text).substr(step.size())));
-  }
-  shards_[static_cast<std::size_t>(ranks_.rank())] = own;
-}
-
-void StepWriter::plan() {
-  manifest_.uuid = folder_.uuid_;
-  manifest_.step = request_.step;
-  manifest_.parent_step = request_.parent_step;
-  manifest_.layout = request_.layout;
-  manifest_.state = request_.state;
-  manifest_.block_bytes = folder_.block_bytes_;
-  for (std::size_t i = 0; i < shards_.size(); ++i) {
-    manifest_.files.push_back(
-        {.name = fmt::format("shard-{:05}-of-{:05}.safetensors", i, shards_.size()),
-         .shard = true});
-  }
-  plan_tensors();
-  for (std::size_t i = 0; i < shards_.size(); ++i) plan_shard(i);
-  for (const TextFile& t : request_.texts) {
-    GRIST_CHECK(is_plain_file_name(t.name) && t.name != kManifestName &&
-                    manifest_.find_file(t.name) == nullptr,
-                "text file name \"{}\"", t.name);
-    manifest_.files.push_back({.name = t.name, .shard = false, .bytes = t.text.size()});
-  }
-  for (FileRecord& f : manifest_.files)
-    f.sums.resize((f.bytes + manifest_.block_bytes - 1) / manifest_.block_bytes);
-  std::uint64_t largest = 0;
-  for (const FileRecord& f : manifest_.files) largest = std::max(largest, f.bytes);
-  for (Buffer& b : buffers_)
-    b = Buffer(std::min(manifest_.block_bytes, largest), Device::cpu, "checkpoint block");
-}
-
-// Every tensor's slices, over all shards, must tile it: a hole would be found only at load.
-void StepWriter::plan_tensors() {
-  std::map<std::string, TensorRecord> tensors;
-  for (std::size_t i = 0; i < shards_.size(); ++i) {
-    for (const TensorSlice& s : shards_[i]) {
-      auto [at, added] = tensors.try_emplace(s.name);
-      TensorRecord& t = at->second;
-      if (added) {
-        t.name = s.name;
-        t.dtype = s.dtype;
-        t.shape = s.shape;
-      }
-      GRIST_CHECK(t.dtype == s.dtype && t.shape == s.shape, "{}: slices differ in dtype or shape",
-                  s.name);
-      if (s.begin < s.end || (s.shape.numel() == 0 && t.slices.empty()))
-        t.slices.push_back({.file = i, .begin = s.begin, .end = s.end});
-    }
-  }
-  for (auto& [name, t] : tensors) {
-    std::sort(t.slices.begin(), t.slices.end(),
-              [](const SliceRecord& a, const SliceRecord& b) { return a.begin < b.begin; });
-    std::int64_t next = 0;
-    for (const SliceRecord& s : t.slices) {
-      GRIST_CHECK(s.begin == next, "{}: element {} is in {} slices", name, std::min(s.begin, next),
-                  s.begin < next ? 2 : 0);
-      next = s.end;
-    }
-    GRIST_CHECK(next == t.shape.numel() && !t.slices.empty(), "{}: elements from {} on are missing",
-                name, next);
-    manifest_.tensors.push_back(std::move(t));
-  }
-}
-
-void StepWriter::plan_shard(std::size_t i) {
-  std::vector<SafetensorsTensor> entries;
-  for (const TensorSlice& s : shards_[i]) {
-    const TensorRecord& t = *manifest_.find_tensor(s.name);
-    const SliceRecord slice{.file = i, .begin = s.begin, .end = s.end};
-    if (s.begin == s.end && (t.shape.numel() != 0 || t.slices.front().file != i)) continue;
-    const bool is_whole = s.begin == 0 && s.end == t.shape.numel();
-    entries.push_back({.name = entry_name(t, slice),
-                       .view = {s.data, s.dtype, is_whole ? s.shape : Shape{s.end - s.begin}}});
-  }
-  const SafetensorsMetadata metadata{{"format", "pt"},
-                                     {"grist.uuid", manifest_.uuid},
-                                     {"grist.step", std::to_string(manifest_.step)},
-                                     {"grist.rank", std::to_string(i)},
-                                     {"grist.ranks", std::to_string(shards_.size())}};
-  layouts_.push_back(layout_safetensors(entries, metadata));
-  manifest_.files[i].bytes = layouts_.back().file_bytes;
-  entries_.push_back(std::move(entries));
+  if (together) throw comm::Agreed(e.code(), what);
+  throw Error(e.code(), what);
 }
 
 // ---- write aside -----------------------------------------------------------------------------

@@ -12,6 +12,8 @@
 
 namespace grist {
 
+constexpr const char* kManifestName = "manifest.json";
+
 // Removes a file or a folder with its content. Never throws; what stays is warned about.
 bool remove_quietly(Storage& storage, const std::filesystem::path& path);
 
@@ -26,11 +28,14 @@ class StepWriter {
   bool is_own(std::size_t file) const;
   SavedStep write();
   [[noreturn]] void give_up(const Error& e);
+  // step_plan.cpp
   void check_request() const;
-  void exchange_slices();
+  std::vector<std::string> exchange_slices();
+  void take_slices(const std::vector<std::string>& lists);
   void plan();
   void plan_tensors();
   void plan_shard(std::size_t i);
+  // step_writer.cpp
   void refuse_other_run() const;
   void make_folder() const;
   void check_space() const;

@@ -21,11 +21,13 @@ namespace grist {
 
 struct SaveVerdict {
   std::int64_t step = 0;
-  std::uint64_t bytes = 0;     // of all files but the manifest; 0 when not saved
-  double pause = 0;            // seconds for which start() held the caller up
-  double seconds = 0;          // from start() to the commit or the error
-  int pruned = 0;              // old steps removed
-  std::optional<Error> error;  // empty: the step is committed and survives a power cut
+  std::uint64_t bytes = 0;  // of all files but the manifest; 0 when not saved
+  double pause = 0;         // seconds for which start() held the caller up
+  double seconds = 0;       // from start() to the commit or the error
+  int pruned = 0;           // old steps removed
+  // Empty: the step is committed and survives a power cut. The same line on all ranks, unless a
+  // rank was lost (peer_lost).
+  std::optional<Error> error;
 };
 
 struct BackgroundSaveOptions {

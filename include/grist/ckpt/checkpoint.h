@@ -73,9 +73,9 @@ struct CheckpointOptions {
 enum class VerifyDepth : std::uint8_t { sizes, blocks };
 
 // The checkpoints folder of one run, as its writer sees it. One object a rank; with several ranks
-// every function that writes is collective, and returns or throws the same on all of them. When a
-// rank is lost meanwhile, the others throw Error{peer_lost} and leave what was written aside to the
-// next start's sweep().
+// every function that writes is collective, and returns the same or throws the same comm::Agreed on
+// all of them. When a rank is lost meanwhile, the others throw Error{peer_lost} and leave what was
+// written aside to the next start's sweep().
 class CheckpointFolder {
  public:
   CheckpointFolder(std::filesystem::path folder, std::string uuid,
