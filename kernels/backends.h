@@ -31,6 +31,8 @@
   X(router_backward, RouterBackward)              \
   X(dispatch_plan, DispatchPlan)                  \
   X(gather_sum, GatherSum)                        \
+  X(gather_rows, GatherRows)                      \
+  X(regroup_plan, RegroupPlan)                    \
   X(rms_norm_forward, RmsNormForward)             \
   X(rms_norm_backward, RmsNormBackward)           \
   X(rope_table, RopeTable)                        \

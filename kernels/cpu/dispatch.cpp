@@ -1,7 +1,8 @@
-// Dispatch plan and gather-sum, CPU.
+// Dispatch plan, gather-sum, and rows on their way between ranks, CPU.
 //
-//   plan    N*K choices -> rows sorted by expert, stably in token order, after capacity dropping
-//   gather  y[n] = sum_k w[n, k] * rows[slot_row[n, k]]
+//   plan     N*K choices -> rows sorted by expert, stably in token order, after capacity dropping
+//   gather   y[n] = sum_k w[n, k] * rows[slot_row[n, k]], or y[r] = x[index[r]]
+//   regroup  (source, expert, token) -> (expert, source, token)
 //
 // Shapes    ids, weights, slot_row (N, K); expert_offsets (E+1); rows (R, D), R = N*K.
 // Method    counting sort over fixed chunks of tokens (histogram, scan, scatter), then one task an
@@ -182,6 +183,59 @@ void gather_sum(const Context& ctx, const ops::GatherSum& a) {
       std::int64_t d = 0;
       for (; d + kBlock <= D; d += kBlock) sum_columns(t, d, kBlock, a.accumulate);
       sum_columns(t, d, static_cast<int>(D - d), a.accumulate);
+    }
+  });
+}
+
+// ---- rows between ranks ----------------------------------------------------------------------
+
+void gather_rows(const Context& ctx, const ops::GatherRows& a) {
+  const std::int64_t R = a.y.shape[0];
+  const std::int64_t D = a.y.shape[1];
+  const std::int64_t N = a.x.shape[0];
+  const auto* x = a.x.as<float>();
+  const auto* index = a.index.as<std::int32_t>();
+  auto* y = a.y.as<float>();
+  const std::int64_t rows_a_task = std::max(kGatherChunk, std::int64_t{16384} / D);
+  parallel_for(ctx, (R + rows_a_task - 1) / rows_a_task, [&](std::int64_t task, int /*worker*/) {
+    const std::int64_t end = std::min(R, (task + 1) * rows_a_task);
+    for (std::int64_t r = task * rows_a_task; r < end; ++r) {
+      GRIST_CHECK(0 <= index[r] && index[r] < N, "row {} is row {} of {}", r, index[r], N);
+      std::copy_n(x + index[r] * D, D, y + r * D);
+    }
+  });
+}
+
+void regroup_plan(const Context& ctx, const ops::RegroupPlan& a) {
+  const std::int64_t S = a.counts.shape[0];
+  const std::int64_t E = a.counts.shape[1];
+  const auto* counts = a.counts.as<std::int32_t>();
+  auto* expert_offsets = a.expert_offsets.as<std::int32_t>();
+  auto* source_offsets = a.source_offsets.as<std::int32_t>();
+  auto* row_received = a.row_received.as<std::int32_t>();
+  auto* received_row = a.received_row.as<std::int32_t>();
+  std::int64_t grouped = 0;
+  source_offsets[0] = expert_offsets[0] = 0;
+  for (std::int64_t e = 0; e < E; ++e) {
+    for (std::int64_t s = 0; s < S; ++s) {
+      const std::int32_t count = counts[s * E + e];
+      GRIST_CHECK(count >= 0 && grouped + count <= a.row_received.shape[0],
+                  "{} rows of expert {} from source {} after {}, room for {}", count, e, s, grouped,
+                  a.row_received.shape[0]);
+      grouped += count;
+      source_offsets[e * S + s + 1] = static_cast<std::int32_t>(grouped);
+    }
+    expert_offsets[e + 1] = static_cast<std::int32_t>(grouped);
+  }
+  parallel_for(ctx, S, [&](std::int64_t s, int /*worker*/) {
+    std::int32_t received = 0;
+    for (std::int64_t i = 0; i < s * E; ++i) received += counts[i];
+    for (std::int64_t e = 0; e < E; ++e) {
+      const std::int32_t end = source_offsets[e * S + s + 1];
+      for (std::int32_t r = source_offsets[e * S + s]; r < end; ++r, ++received) {
+        row_received[r] = received;
+        received_row[received] = r;
+      }
     }
   });
 }

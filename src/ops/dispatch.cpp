@@ -42,4 +42,32 @@ void gather_sum(const Context& ctx, const GatherSum& a) {
   GRIST_DISPATCH(gather_sum, ctx, a);
 }
 
+void gather_rows(const Context& ctx, const GatherRows& a) {
+  constexpr const char* kOp = "gather_rows";
+  require_rank(kOp, "y", a.y, 2);
+  require_rank(kOp, "x", a.x, 2);
+  const std::int64_t R = a.y.shape[0], D = a.y.shape[1], N = a.x.shape[0];
+  require(kOp, "y", a.y, DType::f32, {R, D});
+  require(kOp, "x", a.x, DType::f32, {N, D});
+  require(kOp, "index", a.index, DType::i32, {R});
+  if (a.y.numel() == 0) return;
+  GRIST_DISPATCH(gather_rows, ctx, a);
+}
+
+void regroup_plan(const Context& ctx, const RegroupPlan& a) {
+  constexpr const char* kOp = "regroup_plan";
+  require_rank(kOp, "counts", a.counts, 2);
+  require_rank(kOp, "row_received", a.row_received, 1);
+  const std::int64_t S = a.counts.shape[0], E = a.counts.shape[1], R = a.row_received.shape[0];
+  GRIST_CHECK(S * E > 0, "{}: counts is {}", kOp, a.counts.shape.str());
+  GRIST_CHECK(R <= std::numeric_limits<std::int32_t>::max(),
+              "{}: {} rows do not fit 32 bits; use a smaller micro_batch_size", kOp, R);
+  require(kOp, "counts", a.counts, DType::i32, {S, E});
+  require(kOp, "expert_offsets", a.expert_offsets, DType::i32, {E + 1});
+  require(kOp, "source_offsets", a.source_offsets, DType::i32, {E * S + 1});
+  require(kOp, "row_received", a.row_received, DType::i32, {R});
+  require(kOp, "received_row", a.received_row, DType::i32, {R});
+  GRIST_DISPATCH(regroup_plan, ctx, a);
+}
+
 }  // namespace grist::ops

@@ -1,6 +1,7 @@
 #pragma once
 // From choices to rows and back. The plan sorts the N*K choices by expert, stably in token order,
-// after capacity dropping.
+// after capacity dropping. Where experts live on other ranks, rows are packed (gather_rows), sent,
+// and regrouped by the rank that holds the experts (regroup_plan).
 #include "grist/core/context.h"
 #include "grist/core/tensor.h"
 
@@ -34,5 +35,24 @@ struct GatherSum {
   bool accumulate = false;       // add to y
 };
 void gather_sum(const Context& ctx, const GatherSum& a);
+
+// y[r] = x[index[r]].
+struct GatherRows {
+  TensorView y;           // out (R, D) f32; must not overlap x
+  ConstTensorView x;      // in  (N, D) f32
+  ConstTensorView index;  // in  (R) i32
+};
+void gather_rows(const Context& ctx, const GatherRows& a);
+
+// Rows that S sources sent lie in the order (source, expert, token). The grouped matmuls want
+// (expert, source, token): row r of that order is received row row_received[r].
+struct RegroupPlan {
+  TensorView expert_offsets;  // out (E+1) i32    rows of expert e
+  TensorView source_offsets;  // out (E*S+1) i32  rows of expert e from source s, at e * S + s
+  TensorView row_received;    // out (R) i32
+  TensorView received_row;    // out (R) i32      its inverse
+  ConstTensorView counts;     // in  (S, E) i32   rows of each source for each expert; R at most
+};
+void regroup_plan(const Context& ctx, const RegroupPlan& a);
 
 }  // namespace grist::ops
