@@ -22,8 +22,10 @@ struct Field {
   Keep from;  // kept by this policy and those that keep more
 };
 
-// Everything a layer writes that a later pass may read.
-std::vector<Field> layer_fields(const ModelConfig& c, bool moe, std::int64_t N, std::int64_t B) {
+// Everything a layer writes that a later pass may read; of the rows of experts only with
+// `experts_here`.
+std::vector<Field> layer_fields(const ModelConfig& c, bool moe, std::int64_t N, std::int64_t B,
+                                bool experts_here) {
   using A = LayerActivations;
   const std::int64_t D = c.hidden_size, Dh = c.head_dim, H = c.num_attention_heads,
                      Hkv = c.num_key_value_heads;
@@ -49,8 +51,8 @@ std::vector<Field> layer_fields(const ModelConfig& c, bool moe, std::int64_t N, 
   }
   const std::int64_t E = c.moe.num_experts, K = c.moe.num_experts_per_tok, R = N * K;
   const std::int64_t S = c.moe.aux_loss_scope == "sequence" ? B : 1;
-  f.insert(f.end(), {{&A::z, f32, {R, 2 * c.moe.moe_intermediate_size}, all},
-                     {&A::logits, f32, {N, E}, always},
+  if (experts_here) f.push_back({&A::z, f32, {R, 2 * c.moe.moe_intermediate_size}, all});
+  f.insert(f.end(), {{&A::logits, f32, {N, E}, always},
                      {&A::ids, DType::i32, {N, K}, always},
                      {&A::weights, f32, {N, K}, always},
                      {&A::expert_offsets, DType::i32, {E + 1}, always},
@@ -91,7 +93,7 @@ class Planner {
 };
 
 void plan_workspace(Planner& plan, Arena& arena, Workspace& w, const ModelConfig& c, std::int64_t N,
-                    bool backward) {
+                    bool backward, bool experts_here) {
   const std::int64_t D = c.hidden_size, Dh = c.head_dim, H = c.num_attention_heads,
                      Hkv = c.num_key_value_heads;
   const std::int64_t L = c.num_hidden_layers, E = c.moe.num_experts,
@@ -101,7 +103,7 @@ void plan_workspace(Planner& plan, Arena& arena, Workspace& w, const ModelConfig
   const std::int64_t R = has_moe ? N * c.moe.num_experts_per_tok : 0,
                      Fe = c.moe.moe_intermediate_size;
   const std::int64_t dense = has_dense ? N * c.intermediate_size : 0;
-  const std::int64_t activated = std::max(R * Fe, dense);
+  const std::int64_t activated = std::max(experts_here ? R * Fe : 0, dense);
   const auto f32 = DType::f32;
   plan.add(w.a, arena, f32, {activated});
   plan.add(w.shared_a, arena, f32, {N * Fs});
@@ -124,10 +126,12 @@ void plan_workspace(Planner& plan, Arena& arena, Workspace& w, const ModelConfig
 }  // namespace
 
 Activations::Activations(const ModelConfig& c, std::int64_t tokens, std::int64_t sequences,
-                         Keep keep, Device device, MemoryLedger* ledger)
+                         Keep keep, Device device, MemoryLedger* ledger,
+                         std::unique_ptr<ExpertExchange> exchange)
     : layers(static_cast<std::size_t>(c.num_hidden_layers)),
       tokens_(tokens),
       keep_(keep),
+      exchange_(std::move(exchange)),
       kept_("activations kept for backward", device, ledger),
       shared_(keep == Keep::nothing ? "activations (evaluation)" : "activations (one layer)",
               device, ledger) {
@@ -144,8 +148,12 @@ Activations::Activations(const ModelConfig& c, std::int64_t tokens, std::int64_t
     }
     return shared_bytes.emplace_back(m, 0).second;
   };
+  const bool experts_here = exchange_ == nullptr;
+  const auto fields = [&](std::size_t i) {
+    return layer_fields(c, is_moe(i), tokens, sequences, experts_here);
+  };
   for (std::size_t i = 0; i < layers.size(); ++i) {
-    for (const Field& f : layer_fields(c, is_moe(i), tokens, sequences)) {
+    for (const Field& f : fields(i)) {
       if (keep >= f.from) {
         plan.add(layers[i].*f.member, kept_, f.dtype, f.shape);
       } else {
@@ -158,7 +166,7 @@ Activations::Activations(const ModelConfig& c, std::int64_t tokens, std::int64_t
   for (const auto& [member, bytes] : shared_bytes)
     shared_offsets.push_back(shared_.reserve_bytes(bytes));
   for (std::size_t i = 0; i < layers.size(); ++i) {
-    for (const Field& f : layer_fields(c, is_moe(i), tokens, sequences)) {
+    for (const Field& f : fields(i)) {
       if (keep >= f.from) continue;
       for (std::size_t s = 0; s < shared_bytes.size(); ++s) {
         if (shared_bytes[s].first == f.member)
@@ -167,7 +175,7 @@ Activations::Activations(const ModelConfig& c, std::int64_t tokens, std::int64_t
     }
   }
   const bool backward = keep != Keep::nothing;
-  plan_workspace(plan, shared_, work, c, tokens, backward);
+  plan_workspace(plan, shared_, work, c, tokens, backward, experts_here);
   const std::int64_t D = c.hidden_size;
   plan.add(h_final, shared_, DType::f32, {tokens, D});
   plan.add(rstd_final, shared_, DType::f32, {tokens});

@@ -14,6 +14,8 @@ struct LayerRun {
   LayerActivations& act;
   Workspace& work;
   std::int64_t N = 0;
+  std::size_t layer = 0;
+  ExpertExchange* exchange = nullptr;  // null: all experts are here
 };
 
 struct AttentionInput {
@@ -47,7 +49,8 @@ void attention_forward(const LayerRun& run, const AttentionInput& in);  // act.n
 void mid_norm(const LayerRun& run,
               bool from_attention);  // h_mid = h_in + work.out, n_mid; or only n_mid again
 void ffn_forward(const LayerRun& run, const RoutingInput& routing);  // act.n_mid -> work.out
-void ffn_up(const LayerRun& run);  // act.n_mid -> act.z (and activated in work.a)
+// What ffn_forward left of act.n_mid -> act.z, made again; the routing stays.
+void ffn_recompute(const LayerRun& run);
 
 // dh (work.dh) is the gradient of the residual stream behind the layer on entry, in front of it on
 // exit.

@@ -88,49 +88,151 @@ void route(const LayerRun& run, const RoutingInput& routing) {
                                                                     : ops::DropPolicy::probs});
 }
 
-void routed_up(const LayerRun& run) {
-  const std::int64_t R = run.act.row_token.numel();
-  ops::expert_up_forward(run.ctx, {.z = run.act.z,
-                                   .a = matrix(run.work.a, R, run.config.moe.moe_intermediate_size),
-                                   .x = run.act.n_mid,
-                                   .row_token = run.act.row_token,
-                                   .expert_offsets = run.act.expert_offsets,
-                                   .w = run.p.expert_gate_up->compute});
-}
-
-void routed_backward(const LayerRun& run, const BalanceScale& balance, bool accumulate) {
+// All rows at once when all experts are here; they are gathered from where they lie.
+ExpertRows rows_here(const LayerRun& run) {
   const LayerActivations& a = run.act;
   const Workspace& w = run.work;
   const std::int64_t R = a.row_token.numel(), F = run.config.moe.moe_intermediate_size;
-  const TensorView dz = matrix(w.dz, R, 2 * F), weighted = matrix(w.a, R, F);
-  ops::expert_down_backward(run.ctx, {.dz = dz,
-                                      .weighted_a = weighted,
-                                      .drow_weight = w.drow_weight,
-                                      .dy = w.dh,
-                                      .z = a.z,
-                                      .row_token = a.row_token,
-                                      .row_weight = a.row_weight,
-                                      .expert_offsets = a.expert_offsets,
+  const bool backward = static_cast<bool>(w.dz);
+  return {.first = 0,
+          .count = run.config.moe.num_experts,
+          .x = a.n_mid,
+          .dy = backward ? w.dh : TensorView{},
+          .row_token = a.row_token,
+          .row_weight = a.row_weight,
+          .expert_offsets = a.expert_offsets,
+          .source_offsets = a.expert_offsets,
+          .z = a.z,
+          .a = matrix(w.a, R, F),
+          .rows = w.rows,
+          .dz = backward ? matrix(w.dz, R, 2 * F) : TensorView{},
+          .drow_weight = w.drow_weight};
+}
+
+// A pass over a layer's experts, wherever they are (nn/expert_exchange.h).
+class ExpertVisit {
+ public:
+  ExpertVisit(const LayerRun& run, ExpertPass::Kind kind) : run_(run) {
+    if (run.exchange == nullptr) return;
+    const LayerActivations& a = run.act;
+    run.exchange->begin(run.ctx,
+                        {.kind = kind,
+                         .layer = run.layer,
+                         .expert_offsets = a.expert_offsets,
+                         .row_token = a.row_token,
+                         .row_weight = a.row_weight,
+                         .tokens = kind == ExpertPass::Kind::backward ? run.work.dh : a.n_mid,
+                         .rows = run.work.rows,
+                         .drow_weight = run.work.drow_weight});
+  }
+  int chunks() const { return run_.exchange == nullptr ? 1 : run_.exchange->chunks(); }
+  ExpertRows arrive(int chunk) const {
+    return run_.exchange == nullptr ? rows_here(run_) : run_.exchange->arrive(run_.ctx, chunk);
+  }
+  void give_back(int chunk) const {
+    if (run_.exchange != nullptr) run_.exchange->give_back(run_.ctx, chunk);
+  }
+  void finish() const {
+    if (run_.exchange != nullptr) run_.exchange->finish(run_.ctx);
+  }
+
+ private:
+  const LayerRun& run_;
+};
+
+void experts_up(const LayerRun& run, const ExpertRows& r) {
+  ops::expert_up_forward(run.ctx, {.z = r.z,
+                                   .a = r.a,
+                                   .x = r.x,
+                                   .row_token = r.row_token,
+                                   .expert_offsets = r.expert_offsets,
+                                   .w = run.p.expert_gate_up->compute});
+}
+
+void experts_down(const LayerRun& run, const ExpertRows& r) {
+  ops::expert_down_forward(
+      run.ctx,
+      {.y = r.rows, .a = r.a, .expert_offsets = r.expert_offsets, .w = run.p.expert_down->compute});
+}
+
+// r.a becomes the weighted activation, an operand of the weight gradient.
+void experts_backward(const LayerRun& run, const ExpertRows& r) {
+  ops::expert_down_backward(run.ctx, {.dz = r.dz,
+                                      .weighted_a = r.a,
+                                      .drow_weight = r.drow_weight,
+                                      .dy = r.dy,
+                                      .z = r.z,
+                                      .row_token = r.row_token,
+                                      .row_weight = r.row_weight,
+                                      .expert_offsets = r.expert_offsets,
                                       .w = run.p.expert_down->compute});
-  ops::expert_weight_gradient(run.ctx, {.dw = run.p.expert_down->grad,
-                                        .dy = w.dh,
-                                        .dy_token = a.row_token,
-                                        .x = weighted,
-                                        .x_token = {},
-                                        .expert_offsets = a.expert_offsets,
-                                        .accumulate = accumulate});
-  ops::expert_weight_gradient(run.ctx, {.dw = run.p.expert_gate_up->grad,
-                                        .dy = dz,
-                                        .dy_token = {},
-                                        .x = a.n_mid,
-                                        .x_token = a.row_token,
-                                        .expert_offsets = a.expert_offsets,
-                                        .accumulate = accumulate});
-  ops::expert_up_backward(run.ctx, {.dx = w.rows,
-                                    .dz = dz,
-                                    .expert_offsets = a.expert_offsets,
+  ops::expert_up_backward(run.ctx, {.dx = r.rows,
+                                    .dz = r.dz,
+                                    .expert_offsets = r.expert_offsets,
                                     .w = run.p.expert_gate_up->compute});
-  ops::gather_sum(run.ctx, {.y = w.dn, .rows = w.rows, .slot_row = a.slot_row, .weights = {}});
+}
+
+void expert_weight_gradients(const LayerRun& run, const ExpertRows& r, bool accumulate) {
+  // Gradients are kept apart by source, or one chain runs over all rows of an expert.
+  const std::int64_t sources =
+      run.p.expert_down->grad.shape[0] / run.p.expert_down->master.shape[0];
+  const ConstTensorView offsets =
+      sources == 1 ? rows(r.expert_offsets, r.first, r.first + r.count + 1) : r.source_offsets;
+  const auto chunk = [&](const TensorView& grad) {
+    return rows(grad, r.first * sources, (r.first + r.count) * sources);
+  };
+  ops::expert_weight_gradient(run.ctx, {.dw = chunk(run.p.expert_down->grad),
+                                        .dy = r.dy,
+                                        .dy_token = r.row_token,
+                                        .x = r.a,
+                                        .x_token = {},
+                                        .expert_offsets = offsets,
+                                        .accumulate = accumulate});
+  ops::expert_weight_gradient(run.ctx, {.dw = chunk(run.p.expert_gate_up->grad),
+                                        .dy = r.dz,
+                                        .dy_token = {},
+                                        .x = r.x,
+                                        .x_token = r.row_token,
+                                        .expert_offsets = offsets,
+                                        .accumulate = accumulate});
+}
+
+// act.n_mid -> work.out
+void moe_forward(const LayerRun& run, const RoutingInput& routing) {
+  route(run, routing);
+  const ExpertVisit visit(run, ExpertPass::Kind::forward);
+  const TensorView out = run.work.out;
+  const bool shared = run.p.shared_down.has_value();
+  if (shared) {  // while rows are on their way
+    const DenseFfn f = shared_expert(run);
+    dense_up(run, f);
+    ops::linear_forward(run.ctx, {.y = out, .x = f.a, .w = f.down.compute});
+  }
+  for (int c = 0; c < visit.chunks(); ++c) {
+    const ExpertRows r = visit.arrive(c);
+    experts_up(run, r);
+    experts_down(run, r);
+    visit.give_back(c);
+  }
+  visit.finish();
+  ops::gather_sum(run.ctx, {.y = out,
+                            .rows = run.work.rows,
+                            .slot_row = run.act.slot_row,
+                            .weights = run.act.weights,
+                            .accumulate = shared});
+}
+
+void moe_recompute(const LayerRun& run) {
+  const ExpertVisit visit(run, ExpertPass::Kind::recompute);
+  if (run.p.shared_gate_up) dense_up(run, shared_expert(run));
+  for (int c = 0; c < visit.chunks(); ++c) experts_up(run, visit.arrive(c));
+  visit.finish();
+}
+
+// work.drow_weight -> work.dn (added to)
+void router_backward(const LayerRun& run, const BalanceScale& balance, bool accumulate) {
+  const LayerActivations& a = run.act;
+  const Workspace& w = run.work;
   ops::router_backward(run.ctx, {.dlogits = w.dlogits,
                                  .logits = a.logits,
                                  .ids = a.ids,
@@ -147,6 +249,22 @@ void routed_backward(const LayerRun& run, const BalanceScale& balance, bool accu
       run.ctx, {.dx = w.dn, .dy = w.dlogits, .w = run.p.router->compute, .accumulate = true});
 }
 
+void moe_backward(const LayerRun& run, const BalanceScale& balance, bool accumulate) {
+  const ExpertVisit visit(run, ExpertPass::Kind::backward);
+  for (int c = 0; c < visit.chunks(); ++c) {
+    const ExpertRows r = visit.arrive(c);
+    experts_backward(run, r);
+    visit.give_back(c);
+    expert_weight_gradients(run, r, accumulate);  // while dx is on its way
+  }
+  visit.finish();
+  ops::gather_sum(
+      run.ctx,
+      {.y = run.work.dn, .rows = run.work.rows, .slot_row = run.act.slot_row, .weights = {}});
+  router_backward(run, balance, accumulate);
+  if (run.p.shared_gate_up) dense_backward(run, shared_expert(run), accumulate, true);
+}
+
 }  // namespace
 
 ops::RouterMode router_mode(const RouterConfig& config) {
@@ -157,45 +275,27 @@ ops::RouterMode router_mode(const RouterConfig& config) {
           .routed_scale = static_cast<float>(config.routed_scaling_factor)};
 }
 
-void ffn_up(const LayerRun& run) {
-  if (!run.p.is_moe()) {
+void ffn_recompute(const LayerRun& run) {
+  if (run.p.is_moe()) {
+    moe_recompute(run);
+  } else {
     dense_up(run, dense_ffn(run));
-    return;
   }
-  routed_up(run);
-  if (run.p.shared_gate_up) dense_up(run, shared_expert(run));
 }
 
 void ffn_forward(const LayerRun& run, const RoutingInput& routing) {
-  if (run.p.is_moe()) route(run, routing);
-  ffn_up(run);
-  const TensorView out = run.work.out;
-  if (!run.p.is_moe()) {
-    ops::linear_forward(run.ctx, {.y = out, .x = dense_ffn(run).a, .w = run.p.down->compute});
+  if (run.p.is_moe()) {
+    moe_forward(run, routing);
     return;
   }
-  const bool shared = run.p.shared_down.has_value();
-  if (shared)
-    ops::linear_forward(run.ctx,
-                        {.y = out, .x = shared_expert(run).a, .w = run.p.shared_down->compute});
-  const LayerActivations& a = run.act;
-  const std::int64_t R = a.row_token.numel();
-  ops::expert_down_forward(run.ctx,
-                           {.y = run.work.rows,
-                            .a = matrix(run.work.a, R, run.config.moe.moe_intermediate_size),
-                            .expert_offsets = a.expert_offsets,
-                            .w = run.p.expert_down->compute});
-  ops::gather_sum(run.ctx, {.y = out,
-                            .rows = run.work.rows,
-                            .slot_row = a.slot_row,
-                            .weights = a.weights,
-                            .accumulate = shared});
+  const DenseFfn f = dense_ffn(run);
+  dense_up(run, f);
+  ops::linear_forward(run.ctx, {.y = run.work.out, .x = f.a, .w = f.down.compute});
 }
 
 void ffn_backward(const LayerRun& run, const BalanceScale& balance, bool accumulate) {
   if (run.p.is_moe()) {
-    routed_backward(run, balance, accumulate);
-    if (run.p.shared_gate_up) dense_backward(run, shared_expert(run), accumulate, true);
+    moe_backward(run, balance, accumulate);
   } else {
     dense_backward(run, dense_ffn(run), accumulate, false);
   }

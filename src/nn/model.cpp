@@ -41,12 +41,15 @@ ConstTensorView selection_bias(const std::vector<float>& bias) {
   return {bias.data(), DType::f32, {static_cast<std::int64_t>(bias.size())}};
 }
 
-namespace {
-
-// 1.1 * 3000 / 10 is 330.0000000000001 in binary; the capacity meant is 330.
-std::int64_t ceil_of(double x) {
-  return static_cast<std::int64_t>(std::ceil(x - 1e-9 * x));
+std::int64_t expert_capacity(const MoeConfig& moe, std::int64_t tokens) {
+  if (!moe.capacity_factor || moe.num_experts == 0) return 0;
+  const double rows = *moe.capacity_factor * static_cast<double>(moe.num_experts_per_tok * tokens) /
+                      static_cast<double>(moe.num_experts);
+  // 1.1 * 3000 / 10 is 330.0000000000001 in binary; the capacity meant is 330.
+  return static_cast<std::int64_t>(std::ceil(rows - 1e-9 * rows));
 }
+
+namespace {
 
 // One pass over the layers with everything that stays the same during it.
 class Pass {
@@ -138,7 +141,14 @@ class Pass {
   }
 
   LayerRun layer(std::size_t i) const {
-    return {ctx_, config_, parameters_.layers[i], act_.layers[i], act_.work, act_.tokens()};
+    return {.ctx = ctx_,
+            .config = config_,
+            .p = parameters_.layers[i],
+            .act = act_.layers[i],
+            .work = act_.work,
+            .N = act_.tokens(),
+            .layer = i,
+            .exchange = act_.exchange()};
   }
 
   RoutingInput routing(std::size_t i, std::int64_t capacity) const {
@@ -154,7 +164,7 @@ class Pass {
     input_norm(run, {});
     if (act_.keep() == Keep::layer_inputs) attention_forward(run, attention_);
     mid_norm(run, act_.keep() == Keep::layer_inputs);
-    ffn_up(run);
+    ffn_recompute(run);
   }
 
   BalanceScale balance(std::size_t i, const StepScale& scale) const {
@@ -214,6 +224,16 @@ void check_batch(const Activations& act, const Batch& batch) {
               batch.ids.numel(), act.tokens());
 }
 
+// The experts held here and those that the exchange brings rows for are the same.
+void check_experts(const ModelConfig& config, const ModelPart& part, const Activations& act) {
+  const ExpertExchange* exchange = act.exchange();
+  const std::int64_t first = exchange != nullptr ? exchange->first_expert() : 0;
+  const std::int64_t count = exchange != nullptr ? exchange->num_experts() : config.moe.num_experts;
+  GRIST_CHECK(part.first_expert == first && part.num_experts == count,
+              "the model holds {} experts from {}, the activations are for {} from {}",
+              part.num_experts, part.first_expert, count, first);
+}
+
 }  // namespace
 
 Model::Model(const ModelConfig& config, Device device, bool with_gradients, MemoryLedger* ledger,
@@ -241,6 +261,11 @@ void Model::forward_backward(const Context& ctx, Activations& act, const Batch& 
                              const StepScale& scale, StepStatistics& statistics,
                              GradientSink* sink) {
   check_batch(act, batch);
+  check_experts(config_, parameters_.part(), act);
+  const std::int64_t sources = act.exchange() != nullptr ? act.exchange()->sources() : 1;
+  const std::int64_t apart = parameters_.part().gradient_sources;
+  GRIST_CHECK(apart == 1 || apart == sources, "gradients of {} sources, rows of {}", apart,
+              sources);
   GRIST_CHECK(act.keep() != Keep::nothing, "activations for evaluation cannot run backward");
   if (statistics.layers.size() != router_state_.bias.size()) {
     statistics.layers.resize(router_state_.bias.size());
@@ -248,14 +273,8 @@ void Model::forward_backward(const Context& ctx, Activations& act, const Batch& 
       l.counts.assign(static_cast<std::size_t>(config_.moe.num_experts), 0);
   }
   if (scale.first) clear_added_gradients(ctx);
-  std::int64_t capacity = 0;
-  if (config_.moe.capacity_factor && config_.moe.num_experts > 0) {
-    const double rows = *config_.moe.capacity_factor *
-                        static_cast<double>(config_.moe.num_experts_per_tok * act.tokens());
-    capacity = ceil_of(rows / static_cast<double>(config_.moe.num_experts));
-  }
   Pass pass(ctx, config_, parameters_, router_state_, act, batch, rope_table_);
-  pass.forward(capacity);
+  pass.forward(expert_capacity(config_.moe, act.tokens()));
   statistics.loss_sum += pass.loss(&scale);
   pass.backward(scale, sink);
   pass.collect(scale, statistics);
@@ -263,6 +282,7 @@ void Model::forward_backward(const Context& ctx, Activations& act, const Batch& 
 
 double Model::evaluate(const Context& ctx, Activations& act, const Batch& batch) {
   check_batch(act, batch);
+  check_experts(config_, parameters_.part(), act);
   Pass pass(ctx, config_, parameters_, router_state_, act, batch, rope_table_);
   pass.forward(0);
   return pass.loss(nullptr);

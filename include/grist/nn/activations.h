@@ -11,10 +11,15 @@
 //
 // Routing (choices, weights, plan) is always kept: it is decided once, recomputation reuses it and
 // cannot flip an expert.
+//
+// With experts on other ranks, what their rows need (x as received, z, workspaces) lies in the
+// ExpertExchange, because only the exchanged counts tell how many come.
+#include <memory>
 #include <vector>
 
 #include "grist/config/config.h"
 #include "grist/core/context.h"
+#include "grist/nn/expert_exchange.h"
 
 namespace grist::nn {
 
@@ -33,7 +38,7 @@ struct LayerActivations {
   TensorView q, k, v;                       // (N, H, Dh), (N, Hkv, Dh): as attention reads them
   TensorView o, lse;                        // (N, H, Dh), (N, H)
   TensorView h_mid, rstd_mid, n_mid;        // after attention
-  TensorView z;                             // dense: (N, 2F); MoE: (R, 2F)
+  TensorView z;                             // dense: (N, 2F); MoE: (R, 2F), experts here only
   TensorView shared_z;                      // (N, 2Fs)
   TensorView logits, ids, weights;          // (N, E), (N, K) i32, (N, K)
   TensorView expert_offsets, row_token, row_weight, slot_row;  // ops/dispatch.h
@@ -44,7 +49,8 @@ struct LayerActivations {
 struct Workspace {
   TensorView a;                // (R, F) or (N, F): activated; in backward the weighted one
   TensorView shared_a;         // (N, Fs)
-  TensorView rows;             // (R, D): expert outputs; in backward the input gradients
+  TensorView rows;             // (R, D): expert outputs; in backward the input gradients; with an
+                               // exchange also the rows that leave
   TensorView out;              // (N, D): output of attention or FFN
   TensorView dz, shared_dz;    // as z
   TensorView da;               // (N, max(F, Fs)): dense FFN and shared expert
@@ -56,12 +62,15 @@ struct Workspace {
 
 class Activations {
  public:
-  // N tokens in B sequences (B segments for sequence-scope balancing, else one).
+  // N tokens in B sequences (B segments for sequence-scope balancing, else one). `exchange`, made
+  // for as many tokens and the same `keep`: some experts are on other ranks; null: all are here.
   Activations(const ModelConfig& config, std::int64_t tokens, std::int64_t sequences, Keep keep,
-              Device device, MemoryLedger* ledger);
+              Device device, MemoryLedger* ledger,
+              std::unique_ptr<ExpertExchange> exchange = nullptr);
 
   std::int64_t tokens() const { return tokens_; }
   Keep keep() const { return keep_; }
+  ExpertExchange* exchange() const { return exchange_.get(); }
   std::vector<LayerActivations> layers;
   Workspace work;
   TensorView h_final, rstd_final, n_final;  // (N, D), (N), (N, D)
@@ -72,6 +81,7 @@ class Activations {
  private:
   std::int64_t tokens_;
   Keep keep_;
+  std::unique_ptr<ExpertExchange> exchange_;
   Arena kept_, shared_;
 };
 

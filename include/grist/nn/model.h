@@ -54,6 +54,9 @@ struct RouterState {
                                                   // step; uniform before the first
 };
 
+// Rows that an expert takes of a micro-batch of `tokens` at most; 0: all (dropless).
+std::int64_t expert_capacity(const MoeConfig& moe, std::int64_t tokens);
+
 class Model {
  public:
   Model(const ModelConfig& config, Device device, bool with_gradients, MemoryLedger* ledger,
@@ -71,7 +74,9 @@ class Model {
   }
 
   // Loss and gradients of one micro-batch; adds to `statistics`. Needs activations that keep
-  // something. `sink` may be null.
+  // something. `sink` may be null. With experts on other ranks (Activations::exchange) all ranks of
+  // the expert-parallel group call, each with a micro-batch of its own; gradients of the experts
+  // held here are then those of all these micro-batches. So too for evaluate().
   void forward_backward(const Context& ctx, Activations& act, const Batch& batch,
                         const StepScale& scale, StepStatistics& statistics,
                         GradientSink* sink = nullptr);
