@@ -92,8 +92,11 @@ class Planner {
   std::vector<Placed> placed_;
 };
 
-void plan_workspace(Planner& plan, Arena& arena, Workspace& w, const ModelConfig& c, std::int64_t N,
-                    bool backward, bool experts_here) {
+// Everything that lives within one layer or behind the last one.
+void plan_workspace(Planner& plan, Arena& arena, Activations& act, const ModelConfig& c) {
+  Workspace& w = act.work;
+  const std::int64_t N = act.tokens();
+  const bool backward = act.keep() != Keep::nothing, experts_here = act.exchange() == nullptr;
   const std::int64_t D = c.hidden_size, Dh = c.head_dim, H = c.num_attention_heads,
                      Hkv = c.num_key_value_heads;
   const std::int64_t L = c.num_hidden_layers, E = c.moe.num_experts,
@@ -109,7 +112,13 @@ void plan_workspace(Planner& plan, Arena& arena, Workspace& w, const ModelConfig
   plan.add(w.shared_a, arena, f32, {N * Fs});
   plan.add(w.rows, arena, f32, {R, D});
   plan.add(w.out, arena, f32, {N, D});
+  plan.add(act.h_final, arena, f32, {N, D});
+  plan.add(act.rstd_final, arena, f32, {N});
+  plan.add(act.n_final, arena, f32, {N, D});
+  plan.add(act.losses, arena, f32, {N});
+  plan.add(act.loss_sum, arena, DType::f64, {1});
   if (!backward) return;
+  plan.add(act.dn_final, arena, f32, {N, D});
   plan.add(w.dz, arena, f32, {2 * activated});
   plan.add(w.shared_dz, arena, f32, {N, 2 * Fs});
   plan.add(w.da, arena, f32, {std::max(dense, N * Fs)});
@@ -174,15 +183,7 @@ Activations::Activations(const ModelConfig& c, std::int64_t tokens, std::int64_t
       }
     }
   }
-  const bool backward = keep != Keep::nothing;
-  plan_workspace(plan, shared_, work, c, tokens, backward, experts_here);
-  const std::int64_t D = c.hidden_size;
-  plan.add(h_final, shared_, DType::f32, {tokens, D});
-  plan.add(rstd_final, shared_, DType::f32, {tokens});
-  plan.add(n_final, shared_, DType::f32, {tokens, D});
-  if (backward) plan.add(dn_final, shared_, DType::f32, {tokens, D});
-  plan.add(losses, shared_, DType::f32, {tokens});
-  plan.add(loss_sum, shared_, DType::f64, {1});
+  plan_workspace(plan, shared_, *this, c);
   kept_.commit();
   shared_.commit();
   plan.bind();

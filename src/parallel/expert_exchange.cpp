@@ -226,15 +226,16 @@ class RowExchange final : public nn::ExpertExchange {
   std::vector<comm::Pending> others_;
 };
 
-ExchangeSizes sizes_of(const comm::Communicator& group, const ModelConfig& model,
-                       const ParallelConfig& parallel, std::int64_t tokens, nn::Keep keep) {
+ExchangeSizes sizes_of(const comm::Communicator& group, const Config& config, std::int64_t tokens,
+                       nn::Keep keep) {
+  const ModelConfig& model = config.model;
   const MoeConfig& moe = model.moe;
   const std::int64_t S = group.size(), El = moe.num_experts / S, K = moe.num_experts_per_tok;
   ExchangeSizes s;
   s.sources = S;
   s.first_expert = group.rank() * El;
   s.experts = El;
-  s.chunks = parallel.overlap_expert_exchange && El >= 2 ? 2 : 1;
+  s.chunks = config.parallel.overlap_expert_exchange && El >= 2 ? 2 : 1;
   s.hidden = model.hidden_size;
   s.intermediate = moe.moe_intermediate_size;
   s.layers = model.num_hidden_layers - moe.first_k_dense_replace;
@@ -245,7 +246,7 @@ ExchangeSizes sizes_of(const comm::Communicator& group, const ModelConfig& model
       keep == nn::Keep::nothing ? 0 : nn::expert_capacity(moe, tokens);  // evaluation is dropless
   if (capacity > 0) s.most_rows = std::min(s.most_rows, S * El * capacity);
   const double room =
-      std::ceil(parallel.expert_receive_factor * static_cast<double>(s.balanced_rows));
+      std::ceil(config.parallel.expert_receive_factor * static_cast<double>(s.balanced_rows));
   s.room = room < static_cast<double>(s.most_rows) ? static_cast<std::int64_t>(room) : s.most_rows;
   s.keep = keep;
   return s;
@@ -254,17 +255,16 @@ ExchangeSizes sizes_of(const comm::Communicator& group, const ModelConfig& model
 }  // namespace
 
 std::unique_ptr<nn::ExpertExchange> make_expert_exchange(comm::Communicator& group,
-                                                         const ModelConfig& model,
-                                                         const ParallelConfig& parallel,
-                                                         std::int64_t tokens, nn::Keep keep,
-                                                         Device device, MemoryLedger* ledger) {
-  const MoeConfig& moe = model.moe;
+                                                         const Config& config, std::int64_t tokens,
+                                                         nn::Keep keep, Device device,
+                                                         MemoryLedger* ledger) {
+  const MoeConfig& moe = config.model.moe;
   if (group.size() == 1 || moe.num_experts == 0) return nullptr;
   GRIST_CHECK(device == Device::cpu, "the expert exchange reads counts on the host");
   GRIST_CHECK(moe.num_experts % group.size() == 0, "{} experts on {} ranks", moe.num_experts,
               group.size());
-  return std::make_unique<RowExchange>(group, sizes_of(group, model, parallel, tokens, keep),
-                                       device, ledger);
+  return std::make_unique<RowExchange>(group, sizes_of(group, config, tokens, keep), device,
+                                       ledger);
 }
 
 }  // namespace grist::parallel

@@ -112,13 +112,14 @@ class Rank {
   }
 
   nn::Activations activations(nn::Keep keep) {
-    ParallelConfig p;
-    p.overlap_expert_exchange = spread_.overlap;
-    p.expert_receive_factor = spread_.receive_factor;
+    Config c;
+    c.model = config_;
+    c.parallel.overlap_expert_exchange = spread_.overlap;
+    c.parallel.expert_receive_factor = spread_.receive_factor;
     std::unique_ptr<nn::ExpertExchange> exchange;
     if (groups_.expert_parallel)
-      exchange = make_expert_exchange(*groups_.expert_parallel, config_, p, kTokens, keep,
-                                      Device::cpu, &ledger);
+      exchange =
+          make_expert_exchange(*groups_.expert_parallel, c, kTokens, keep, Device::cpu, &ledger);
     return {config_, kTokens, kRows, keep, Device::cpu, &ledger, std::move(exchange)};
   }
 

@@ -23,9 +23,8 @@ namespace grist::parallel {
 // the exchange; `tokens` and `keep` are those of the activations that the exchange is for. Bytes go
 // to `ledger` as "expert exchange ...".
 std::unique_ptr<nn::ExpertExchange> make_expert_exchange(comm::Communicator& group,
-                                                         const ModelConfig& model,
-                                                         const ParallelConfig& parallel,
-                                                         std::int64_t tokens, nn::Keep keep,
-                                                         Device device, MemoryLedger* ledger);
+                                                         const Config& config, std::int64_t tokens,
+                                                         nn::Keep keep, Device device,
+                                                         MemoryLedger* ledger);
 
 }  // namespace grist::parallel
