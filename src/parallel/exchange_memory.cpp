@@ -110,12 +110,12 @@ void ExchangeMemory::make_room(std::int64_t layer, std::int64_t count) {
   const std::int64_t room = std::min(kept.capacity(), shared_.capacity());
   if (count <= room) return;
   if (growths_++ == 0) {
-    log::warn(
+    log::from_rank(fmt::format(
         "layer {}: {} rows come for experts {} to {}, {} if balanced, with room for {}: making "
         "room (said once). model.moe.capacity_factor bounds the rows, "
         "parallel.expert_receive_factor sets the room at start",
         sizes_.first_layer + layer, count, sizes_.first_expert,
-        sizes_.first_expert + sizes_.experts - 1, sizes_.balanced_rows, room);
+        sizes_.first_expert + sizes_.experts - 1, sizes_.balanced_rows, room));
   }
   const std::int64_t spare = count / 8;
   const std::int64_t target = std::max(count, std::min(count + spare, sizes_.most_rows));

@@ -119,13 +119,13 @@ class RowExchange final : public nn::ExpertExchange {
 
   // How many rows go to each expert, and how many come for those here from each source.
   void exchange_counts() {
-    const std::int64_t E = pass_.expert_offsets.numel() - 1, S = sources(), El = num_experts();
-    GRIST_CHECK(E == S * El, "{} experts, {} ranks with {}", E, S, El);
+    const std::int64_t E = pass_.expert_offsets.numel() - 1, S = sources(), held = num_experts();
+    GRIST_CHECK(E == S * held, "{} experts, {} ranks with {}", E, S, held);
     const auto* offsets = pass_.expert_offsets.as<std::int32_t>();
     std::vector<std::int32_t> counts(static_cast<std::size_t>(E));
     for (std::size_t e = 0; e < counts.size(); ++e) counts[e] = offsets[e + 1] - offsets[e];
     std::vector<std::int64_t> cuts;
-    for (std::int64_t p = 0; p <= S; ++p) cuts.push_back(p * El);
+    for (std::int64_t p = 0; p <= S; ++p) cuts.push_back(p * held);
     comm::all_to_all(group_, {counts.data(), DType::i32, {E}}, cuts,
                      reshape(memory_.tables(layer_).counts, {E}), cuts)
         .wait();
@@ -230,21 +230,21 @@ ExchangeSizes sizes_of(const comm::Communicator& group, const Config& config, st
                        nn::Keep keep) {
   const ModelConfig& model = config.model;
   const MoeConfig& moe = model.moe;
-  const std::int64_t S = group.size(), El = moe.num_experts / S, K = moe.num_experts_per_tok;
+  const std::int64_t S = group.size(), held = moe.num_experts / S, K = moe.num_experts_per_tok;
   ExchangeSizes s;
   s.sources = S;
-  s.first_expert = group.rank() * El;
-  s.experts = El;
-  s.chunks = config.parallel.overlap_expert_exchange && El >= 2 ? 2 : 1;
+  s.first_expert = group.rank() * held;
+  s.experts = held;
+  s.chunks = config.parallel.overlap_expert_exchange && held >= 2 ? 2 : 1;
   s.hidden = model.hidden_size;
   s.intermediate = moe.moe_intermediate_size;
   s.layers = model.num_hidden_layers - moe.first_k_dense_replace;
   s.first_layer = moe.first_k_dense_replace;
   s.balanced_rows = tokens * K;
-  s.most_rows = S * tokens * std::min(K, El);
+  s.most_rows = S * tokens * std::min(K, held);
   const std::int64_t capacity =
       keep == nn::Keep::nothing ? 0 : nn::expert_capacity(moe, tokens);  // evaluation is dropless
-  if (capacity > 0) s.most_rows = std::min(s.most_rows, S * El * capacity);
+  if (capacity > 0) s.most_rows = std::min(s.most_rows, S * held * capacity);
   const double room =
       std::ceil(config.parallel.expert_receive_factor * static_cast<double>(s.balanced_rows));
   s.room = room < static_cast<double>(s.most_rows) ? static_cast<std::int64_t>(room) : s.most_rows;
