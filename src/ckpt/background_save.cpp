@@ -30,7 +30,8 @@ double seconds_since(std::chrono::steady_clock::time_point begin) {
 BackgroundSave::BackgroundSave(comm::Communicator& world, const std::filesystem::path& folder,
                                std::string uuid, std::span<const TensorSlice> slices,
                                const BackgroundSaveOptions& options, MemoryLedger* ledger)
-    : ranks_(world.split(0)),
+    : activity_(world.shared_activity()),
+      ranks_(world.split(0, options.asynchronous ? std::make_shared<comm::Activity>() : activity_)),
       folder_(folder, std::move(uuid),
               {.storage = options.storage,
                .block_bytes = options.block_bytes,
@@ -41,7 +42,23 @@ BackgroundSave::BackgroundSave(comm::Communicator& world, const std::filesystem:
 }
 
 BackgroundSave::~BackgroundSave() {
-  if (running_.valid()) running_.wait();
+  wait_for_thread();
+}
+
+// To the watchdog this is a wait like one for another rank, and the thread's signs of life are the
+// caller's.
+void BackgroundSave::wait_for_thread() const {
+  if (!running_.valid()) return;
+  const comm::Activity& thread = ranks_->activity();
+  const auto life = [&] { return thread.beats.load() + thread.operations.load(); };
+  std::uint64_t seen = life();
+  activity_->waiting += 1;
+  while (running_.wait_for(std::chrono::milliseconds(20)) != std::future_status::ready) {
+    if (life() != seen) activity_->beat();
+    seen = life();
+  }
+  activity_->waiting -= 1;
+  activity_->beat();
 }
 
 bool BackgroundSave::busy() const {
@@ -50,7 +67,9 @@ bool BackgroundSave::busy() const {
 }
 
 void BackgroundSave::wait() {
-  if (running_.valid()) verdicts_.push_back(running_.get());
+  if (!running_.valid()) return;
+  wait_for_thread();
+  verdicts_.push_back(running_.get());
 }
 
 std::optional<SaveVerdict> BackgroundSave::poll() {

@@ -67,8 +67,8 @@ class Alone final : public Communicator {
     return {};
   }
 
-  std::unique_ptr<Communicator> split(int /*color*/) override {
-    return std::make_unique<Alone>(shared_activity());
+  std::unique_ptr<Communicator> split(int /*color*/, std::shared_ptr<Activity> own) override {
+    return std::make_unique<Alone>(own ? std::move(own) : shared_activity());
   }
 };
 

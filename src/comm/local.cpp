@@ -106,7 +106,7 @@ class LocalCommunicator final : public Communicator {
     return Pending(std::make_unique<LocalOperation>(group_, kept, rank()), &activity());
   }
 
-  std::unique_ptr<Communicator> split(int color) override {
+  std::unique_ptr<Communicator> split(int color, std::shared_ptr<Activity> own) override {
     Job& job = *group_->job;
     std::unique_lock lock(job.mutex);
     std::shared_ptr<Group::Split>& slot = group_->splits[sequence_];
@@ -130,7 +130,7 @@ class LocalCommunicator final : public Communicator {
     if (split->present != size()) torn_down();
     const auto place = std::count(split->colors.begin(), split->colors.begin() + rank(), color);
     return std::make_unique<LocalCommunicator>(split->groups.at(color), static_cast<int>(place),
-                                               shared_activity());
+                                               own ? std::move(own) : shared_activity());
   }
 
  private:

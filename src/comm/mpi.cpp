@@ -90,7 +90,7 @@ class MpiCommunicator final : public Communicator {
     return Pending(std::move(operation), &activity());
   }
 
-  std::unique_ptr<Communicator> split(int color) override {
+  std::unique_ptr<Communicator> split(int color, std::shared_ptr<Activity> own) override {
     struct Answer {
       int color;
       int number;
@@ -113,7 +113,8 @@ class MpiCommunicator final : public Communicator {
       if (static_cast<int>(p) == rank()) place = static_cast<int>(group.size());
       group.push_back({members_[p].world_rank, answers[p].number});
     }
-    return std::make_unique<MpiCommunicator>(job_, std::move(group), place, shared_activity());
+    return std::make_unique<MpiCommunicator>(job_, std::move(group), place,
+                                             own ? std::move(own) : shared_activity());
   }
 
  private:

@@ -5,7 +5,7 @@ namespace grist::test {
 namespace {
 
 const Arguments kElastic = {"parallel.deterministic=elastic", "train.global_batch_size=16",
-                            "train.train_iters=12"};
+                            "train.train_iters=12", "parallel.expert_receive_factor=8"};
 
 Arguments with(Arguments a, const Arguments& more) {
   a.insert(a.end(), more.begin(), more.end());

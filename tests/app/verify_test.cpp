@@ -47,6 +47,7 @@ TEST(VerifyResume, StraightAndResumedAreTheSame) {
 }
 
 TEST(VerifyResume, DoesNotTouchWhatIsThere) {
+  std::filesystem::create_directories(world() / "mine.verify");
   world().write("mine.verify/note", "x");
   expect_refusal(world().run(arguments("resume", {"run.dir=mine"})), 73, {"mine.verify"});
   EXPECT_TRUE(std::filesystem::exists(world() / "mine.verify/note"));

@@ -66,7 +66,9 @@ class BackgroundSave {
   SaveVerdict save(const SaveRequest& request, Clock::time_point begin) noexcept;
   void prune(SaveVerdict& verdict);
   void wait();
+  void wait_for_thread() const;
 
+  std::shared_ptr<comm::Activity> activity_;  // of the caller's thread
   std::unique_ptr<comm::Communicator> ranks_;
   CheckpointFolder folder_;
   BackgroundSaveOptions options_;

@@ -77,9 +77,11 @@ class Communicator {
   // Empty spans are ignored on both sides. All ranks of the communicator call, also those with
   // nothing to send.
   virtual Pending exchange(std::span<const Send> sends, std::span<const Receive> receives) = 0;
-  // A communicator of the ranks that give the same color, in the order of their ranks here; they
-  // share this one's Activity. Blocks.
-  virtual std::unique_ptr<Communicator> split(int color) = 0;
+  // A communicator of the ranks that give the same color, in the order of their ranks here. Its
+  // waits and exchanges count in `activity`; null: in this one's, as those of the same thread must.
+  // Blocks.
+  virtual std::unique_ptr<Communicator> split(int color,
+                                              std::shared_ptr<Activity> activity = nullptr) = 0;
 
   Activity& activity() const { return *activity_; }
   std::shared_ptr<Activity> shared_activity() const { return activity_; }
