@@ -129,8 +129,9 @@ void Run::step() {
   }
   if (due(number, config().log.interval) || number == last_step() || !outcome->applied)
     log_step(*outcome);
-  if (counters_.skipped_in_a_row >= config().train.max_nonfinite_steps)
-    comm::agree(world_, [&] { refuse_to_go_on(samples); });
+  if (counters_.skipped_in_a_row < config().train.max_nonfinite_steps) return;
+  finish_save(false);  // so that what is kept is known
+  comm::agree(world_, [&] { refuse_to_go_on(samples); });
 }
 
 void Run::watch_stragglers(std::span<const double> compute_seconds) {

@@ -188,7 +188,7 @@ TEST_F(FullDisk, FailedSaveKeepsTheStepBefore) {
   const auto before = tensors(step_folder(run, 8));
   fill(400);  // enough for lines of metrics, not for a checkpoint
 
-  const Outcome o = world().train("disk/run");
+  const Outcome o = world().train("disk/run", {"checkpoint.on_error=stop"});
 
   expect_refusal(o, 74, {"checkpoint step 12 was not saved", "no space left", "disk/run"});
   EXPECT_EQ(saved_steps(run).back(), 8);
@@ -203,6 +203,23 @@ TEST_F(FullDisk, FailedSaveKeepsTheStepBefore) {
   EXPECT_NE(again.out.find("resuming at step 8"), std::string::npos) << again;
   EXPECT_EQ(metrics_lines(run).back(), metrics_lines(world() / "whole").back());
   EXPECT_TRUE(tensors(step_folder(run, 24)) == tensors(step_folder(world() / "whole", 24)));
+}
+
+// Checkpoints fail, the run goes on; only the last one must succeed.
+TEST_F(FullDisk, TrainingGoesOnWithoutCheckpoints) {
+  ASSERT_EQ(world().train("disk/run", {"train.train_iters=8", "optim.lr_decay_iters=24"}).code, 0);
+  fill(400);
+  const Outcome o = world().train("disk/run");
+  EXPECT_EQ(o.code, 74) << o;
+  const std::vector<std::string> said = lines(o.err);
+  ASSERT_EQ(said.size(), 4U) << o;
+  for (int i = 0; i < 3; ++i) {
+    const std::string step = "warning: checkpoint step " + std::to_string(12 + 4 * i);
+    EXPECT_TRUE(said[static_cast<std::size_t>(i)].starts_with(step + " was not saved")) << o;
+  }
+  EXPECT_TRUE(said[3].starts_with("error: checkpoint step 24 was not saved")) << o;
+  EXPECT_EQ(saved_steps(at_ / "run").back(), 8);
+  EXPECT_EQ(metrics_lines(at_ / "run").back(), metrics_lines(world() / "whole").back());
 }
 
 TEST_F(FullDisk, NotAByteLeftAtTheStart) {
