@@ -1,14 +1,14 @@
 // Every parallel layout computes what one rank computes: losses over 20 steps and every gradient of
-// the first, within 1e-6; the same layout, and with deterministic: elastic every layout, to the bit.
-// The ranks are threads (comm/local.h).
+// the first, within 1e-6; the same layout, and with deterministic: elastic every layout, to the
+// bit. The ranks are threads (comm/local.h).
 #include <gtest/gtest.h>
 
 #include <map>
 
 #include "grist/comm/local.h"
 #include "grist/core/random.h"
-#include "trial.h"
 #include "support/model.h"
+#include "trial.h"
 
 namespace grist::train {
 namespace {
@@ -28,10 +28,13 @@ void read_rows(std::int64_t first, std::int64_t count, Batch& out) {
     const auto cut = static_cast<std::int64_t>(random.below(at, kLength));  // 0: one document
     for (std::int64_t t = 0; t < kLength; ++t) {
       const std::int64_t start = t >= cut ? cut : 0;
-      out.ids.push_back(static_cast<std::int32_t>(random.below(at + 1 + static_cast<std::uint64_t>(t), 61)));
+      out.ids.push_back(
+          static_cast<std::int32_t>(random.below(at + 1 + static_cast<std::uint64_t>(t), 61)));
       out.positions.push_back(static_cast<std::int32_t>(t - start));
       const bool end = t + 1 == cut;
-      out.targets.push_back(end ? -1 : static_cast<std::int32_t>(random.below(at + 2 + static_cast<std::uint64_t>(t), 61)));
+      out.targets.push_back(end ? -1
+                                : static_cast<std::int32_t>(
+                                      random.below(at + 2 + static_cast<std::uint64_t>(t), 61)));
       out.num_targets += end ? 0 : 1;
       if (end || t + 1 == kLength)
         out.cu_seqlens.push_back(static_cast<std::int32_t>((row - first) * kLength + t + 1));
