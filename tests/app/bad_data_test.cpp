@@ -51,8 +51,9 @@ TEST_F(BadInput, Configuration) {
   expect_refusal(world().run({"train", "."}), 66, {"folder"});
   expect_nothing_written({"optim.lrr=1"}, 78, {"optim.lrr", "did you mean lr?"});
   expect_nothing_written({"device=cuda"}, 69, {"cuda", "use device: cpu"});
-  expect_nothing_written({"parallel.expert_model_parallel_size=2"}, 78,
-                         {"expert_model_parallel_size: 2 does not divide", "the number of ranks, 1"});
+  expect_nothing_written(
+      {"parallel.expert_model_parallel_size=2"}, 78,
+      {"expert_model_parallel_size: 2 does not divide", "the number of ranks, 1"});
   expect_nothing_written({"model.vocab_size=300"}, 78, {"300", "320 tokens"});
   expect_nothing_written({"data.tokenizer=nowhere.json"}, 66, {"nowhere.json"});
   expect_nothing_written({"data.tokenizer=train.jsonl"}, 65, {"train.jsonl"});
