@@ -6,42 +6,13 @@
 #include <map>
 
 #include "grist/comm/local.h"
-#include "grist/core/random.h"
-#include "support/model.h"
+#include "rows.h"
 #include "trial.h"
 
 namespace grist::train {
 namespace {
 
 constexpr std::int64_t kSteps = 20;
-constexpr std::int64_t kLength = 8;  // tokens a sequence
-
-// Rows of words with documents that end inside: another number of targets in every row.
-void read_rows(std::int64_t first, std::int64_t count, Batch& out) {
-  out = {};
-  out.sequences = count;
-  out.seq_length = kLength;
-  out.cu_seqlens = {0};
-  const Random random(3, "rows");
-  for (std::int64_t row = first; row < first + count; ++row) {
-    const auto at = static_cast<std::uint64_t>(row * (kLength + 2));
-    const auto cut = static_cast<std::int64_t>(random.below(at, kLength));  // 0: one document
-    for (std::int64_t t = 0; t < kLength; ++t) {
-      const std::int64_t start = t >= cut ? cut : 0;
-      out.ids.push_back(
-          static_cast<std::int32_t>(random.below(at + 1 + static_cast<std::uint64_t>(t), 61)));
-      out.positions.push_back(static_cast<std::int32_t>(t - start));
-      const bool end = t + 1 == cut;
-      out.targets.push_back(end ? -1
-                                : static_cast<std::int32_t>(
-                                      random.below(at + 2 + static_cast<std::uint64_t>(t), 61)));
-      out.num_targets += end ? 0 : 1;
-      if (end || t + 1 == kLength)
-        out.cu_seqlens.push_back(static_cast<std::int32_t>((row - first) * kLength + t + 1));
-    }
-  }
-  out.max_seqlen = kLength;
-}
 
 struct Kind {
   const char* name;
@@ -91,7 +62,7 @@ Config config_of(const Kind& kind) {
   c.model = test::tiny_model();
   c.model.moe.aux_loss_coeff = 0.05;
   c.model.moe.z_loss_coeff = 0.01;
-  c.data.seq_length = kLength;
+  c.data.seq_length = kRowLength;
   c.train.micro_batch_size = 2;
   c.train.global_batch_size = 32;  // 16 micro-batches: at least two on every rank
   c.train.train_iters = kSteps;
