@@ -9,7 +9,9 @@
 #include <cstdlib>
 #include <optional>
 #include <thread>
+#include <vector>
 
+#include "cores.h"
 #include "grist/core/check.h"
 #include "mpi_world.h"
 
@@ -81,6 +83,16 @@ void initialise(const Launcher& by) {
     fail(ExitCode::device_unavailable, "{} has no MPI_THREAD_SERIALIZED", library());
 }
 
+// The cores that each rank of this machine may run on; none where that cannot be known.
+std::vector<cpu_set_t> allowed_cores(MPI_Comm local, int size) {
+  cpu_set_t mine;
+  CPU_ZERO(&mine);
+  if (sched_getaffinity(0, sizeof mine, &mine) != 0) CPU_ZERO(&mine);
+  std::vector<cpu_set_t> all(static_cast<std::size_t>(size));
+  MPI_Allgather(&mine, sizeof mine, MPI_BYTE, all.data(), sizeof mine, MPI_BYTE, local);
+  return all;
+}
+
 }  // namespace
 
 Launch connect() {
@@ -99,6 +111,8 @@ Launch connect() {
   MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &local);
   MPI_Comm_rank(local, &launch.local_rank);
   MPI_Comm_size(local, &launch.local_size);
+  launch.cores = core_share(allowed_cores(local, launch.local_size),
+                            static_cast<std::size_t>(launch.local_rank));
   MPI_Comm_free(&local);
   launch.mpi = true;
   launch.world = mpi_world(std::make_shared<MpiEngine>());

@@ -1,10 +1,5 @@
 #include "job.h"
 
-#include <sched.h>
-
-#include <algorithm>
-#include <thread>
-
 #include "grist/comm/collectives.h"
 #include "grist/core/check.h"
 #include "grist/core/log.h"
@@ -18,13 +13,8 @@ Job::Job() : launch_(comm::connect()) {
 
 Job::~Job() = default;
 
-// Ranks of one machine share its cores, unless the launcher has given each its own already.
 int Job::threads(std::int64_t configured) const {
-  if (configured > 0 || launch_.local_size == 1) return static_cast<int>(configured);
-  cpu_set_t mine;
-  const int allowed = sched_getaffinity(0, sizeof mine, &mine) == 0 ? CPU_COUNT(&mine) : 1;
-  const auto all = static_cast<int>(std::thread::hardware_concurrency());
-  return std::max(1, allowed < all ? allowed : all / launch_.local_size);
+  return configured > 0 ? static_cast<int>(configured) : launch_.cores;
 }
 
 LoadedConfig load_for(std::int64_t ranks, const std::function<LoadedConfig()>& load) {

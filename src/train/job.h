@@ -17,7 +17,8 @@ class Job {
   comm::Communicator& world() { return *launch_.world; }
   bool leader() const { return launch_.world->rank() == 0; }
   const std::string& host() const { return launch_.host; }
-  // CPU threads of this process when `configured` says so (0: its share of the machine's cores).
+  // CPU threads of this process when `configured` says so. 0: its share of the cores that it may
+  // run on; without a launcher 0, which a ThreadPool takes for all of them.
   int threads(std::int64_t configured) const;
 
   // From here on a rank that dies or hangs ends the job within `seconds`. One rank: nothing.

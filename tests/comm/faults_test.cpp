@@ -67,6 +67,7 @@ TEST(Launching, WithoutALauncherIsOneRankAndNoMpi) {
   EXPECT_EQ(launch.world->size(), 1);
   EXPECT_EQ(launch.local_size, 1);
   EXPECT_EQ(launch.local_rank, 0);
+  EXPECT_EQ(launch.cores, 0);
   const Outcome outcome = run(FAULTY_RANK);
   EXPECT_EQ(outcome.status, 0) << outcome.text;
   EXPECT_EQ(outcome.text, "1 ranks, all is well\n");

@@ -32,6 +32,7 @@ TEST(MpiLaunch, KnowsItsRanksAndHost) {
   EXPECT_EQ(test::launched().local_size, world().size());  // one host in tests
   EXPECT_EQ(test::launched().local_rank, world().rank());
   EXPECT_FALSE(test::launched().host.empty());
+  EXPECT_GE(test::launched().cores, 1);
 }
 
 TEST(MpiTransport, SplitsMessagesThatAreTooLongForOneCall) {

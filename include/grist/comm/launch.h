@@ -12,6 +12,7 @@ struct Launch {
   std::unique_ptr<Communicator> world;
   int local_rank = 0;  // among the ranks on this host
   int local_size = 1;
+  int cores = 0;  // this rank's share of those that it may run on; 0: all of them are its own
   std::string host;
   bool mpi = false;
 };
