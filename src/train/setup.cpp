@@ -60,6 +60,7 @@ Run::Run(LoadedConfig loaded, const TrainOptions& options, Job& job)
       scratch_(Device::cpu, &ledger_) {
   context_.pool = &pool_;
   context_.scratch = &scratch_;
+  context_.beats = &world_.activity().beats;
   for (const std::string& note : loaded_.notes) log::info("{}", note);
   comm::agree(world_, [&] {
     resolve_device();

@@ -68,6 +68,7 @@ class Trial {
     context_.pool = &pool_;
     context_.scratch = &scratch_;
     engine_.emplace(config_, world, context_, nullptr);
+    context_.beats = &world.activity().beats;
     engine_->initialize();
     engine_->refresh();
   }
