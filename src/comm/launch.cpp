@@ -83,6 +83,11 @@ void initialise(const Launcher& by) {
 
 }  // namespace
 
+int started_processes() {
+  const std::optional<Launcher> by = launcher();
+  return by && by->size ? *by->size : 1;
+}
+
 Launch connect() {
   Launch launch;
   launch.host = host_name();

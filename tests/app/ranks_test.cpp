@@ -87,5 +87,14 @@ TEST(Ranks, AnErrorOfTheConfigurationIsSaidOnce) {
   EXPECT_EQ(o.err.find("error: ", first), std::string::npos) << o;
 }
 
+TEST(Ranks, ACommandForOneProcessRefusesALauncher) {
+  const Outcome o = world().run({"prepare", "--input", "train.jsonl", "--tokenizer",
+                                 "tokenizer/tokenizer.json", "--output", "by-many"},
+                                2);
+  EXPECT_EQ(o.code, 64) << o;
+  EXPECT_NE(o.err.find("the launcher has started 2 processes"), std::string::npos) << o;
+  EXPECT_FALSE(std::filesystem::exists(world() / "by-many.bin"));
+}
+
 }  // namespace
 }  // namespace grist::test
