@@ -6,11 +6,33 @@
 #include <thread>
 
 #include "grist/comm/collectives.h"
+#include "grist/config/compare.h"
 #include "grist/core/check.h"
 #include "grist/core/log.h"
 #include "grist/parallel/layout.h"
 
 namespace grist::train {
+
+namespace {
+
+void refuse_impossible_layout(const Config& config, std::int64_t ranks) {
+  std::string lines;
+  for (const std::string& problem : parallel::layout_problems(config, ranks))
+    lines += (lines.empty() ? "" : "\n") + problem;
+  if (!lines.empty()) throw Error(ExitCode::config, lines);
+}
+
+// Ranks with other numbers than rank 0's would train something else, or wait for ever.
+void refuse_difference(const Config& leaders, const Config& own) {
+  const std::vector<ConfigDifference> all = config_differences(leaders, own);
+  if (all.empty()) return;
+  const auto shown = [](const std::string& value) { return value.empty() ? "not set" : value; };
+  fail(ExitCode::config,
+       "{} is {} here and {} on rank 0; start all ranks with the same configuration",
+       all.front().key, shown(all.front().after), shown(all.front().before));
+}
+
+}  // namespace
 
 Job::Job() : launch_(comm::connect()) {
   log::set_rank(launch_.world->rank());
@@ -18,21 +40,27 @@ Job::Job() : launch_(comm::connect()) {
 
 Job::~Job() = default;
 
-// Ranks of one machine share its cores, unless the launcher has given each its own already.
+// Ranks of one machine share its cores. The launcher may have given each its own already, or
+// several the same ones (those of a socket).
 int Job::threads(std::int64_t configured) const {
   if (configured > 0 || launch_.local_size == 1) return static_cast<int>(configured);
   cpu_set_t mine;
   const int allowed = sched_getaffinity(0, sizeof mine, &mine) == 0 ? CPU_COUNT(&mine) : 1;
   const auto all = static_cast<int>(std::thread::hardware_concurrency());
-  return std::max(1, allowed < all ? allowed : all / launch_.local_size);
+  return std::max(1, std::min(allowed, all / launch_.local_size));
 }
 
-LoadedConfig load_for(std::int64_t ranks, const std::function<LoadedConfig()>& load) {
-  LoadedConfig loaded = load();
-  std::string lines;
-  for (const std::string& problem : parallel::layout_problems(loaded.config, ranks))
-    lines += (lines.empty() ? "" : "\n") + problem;
-  if (!lines.empty()) throw Error(ExitCode::config, lines);
+LoadedConfig Job::load(const std::function<LoadedConfig()>& load_here) {
+  LoadedConfig loaded;
+  comm::agree(world(), [&] {
+    loaded = load_here();
+    refuse_impossible_layout(loaded.config, world().size());
+  });
+  if (world().size() == 1) return loaded;
+  const std::string leaders = comm::broadcast(world(), to_yaml(loaded), 0);
+  comm::agree(world(), [&] {
+    refuse_difference(parse_config(leaders, "rank 0's configuration", {}).config, loaded.config);
+  });
   return loaded;
 }
 

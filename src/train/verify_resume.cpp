@@ -145,8 +145,7 @@ ExitCode verify_resume(const std::function<LoadedConfig()>& load,
                        const VerifyResumeOptions& options) {
   Job job;
   return job.run([&] {
-    LoadedConfig loaded;
-    comm::agree(job.world(), [&] { loaded = load_for(job.world().size(), load); });
+    LoadedConfig loaded = job.load(load);
     job.watch(loaded.config.parallel.watchdog_seconds);
     return ResumeTrial(job, std::move(loaded), options.steps).run();
   });
