@@ -2,11 +2,36 @@
 #include <cstdio>
 #include <exception>
 #include <new>
+#include <type_traits>
 
 #include "command_line.h"
+#include "grist/comm/launch.h"
+#include "grist/core/check.h"
 #include "grist/core/context.h"
 #include "grist/core/log.h"
 #include "grist/core/stop.h"
+
+namespace grist::app {
+namespace {
+
+template <class A>
+constexpr bool kOnManyRanks =
+    std::is_same_v<A, TrainArguments> || std::is_same_v<A, VerifyParallelArguments> ||
+    std::is_same_v<A, VerifyResumeArguments> || std::is_same_v<A, Exit>;
+
+// Several processes of a command that knows no ranks would all write the same files.
+template <class A> ExitCode run_here(const A& arguments) {
+  const int processes = kOnManyRanks<A> ? 1 : comm::started_processes();
+  if (processes > 1)
+    fail(ExitCode::usage,
+         "the launcher has started {} processes, but this command is for one: start it without "
+         "mpirun or srun",
+         processes);
+  return run(arguments);
+}
+
+}  // namespace
+}  // namespace grist::app
 
 int main(int argc, char** argv) {
   using grist::ExitCode;
@@ -14,7 +39,7 @@ int main(int argc, char** argv) {
   try {
     grist::flush_denormals();
     grist::install_stop_handlers();
-    code = std::visit([](const auto& arguments) { return grist::app::run(arguments); },
+    code = std::visit([](const auto& arguments) { return grist::app::run_here(arguments); },
                       grist::app::parse_command_line(argc, argv));
   } catch (const grist::Error& e) {
     grist::log::error("{}", e.what());

@@ -68,7 +68,9 @@ std::vector<Extent> plan_reads(const std::vector<ckpt::PlacedSlice>& placed,
 }
 
 // Front to back over the blocks, copying from each what is wanted of it.
-void read_extents(ckpt::VerifiedFile& file, std::span<const Extent> extents, bool touched_only) {
+void read_extents(ckpt::VerifiedFile& file, std::span<const Extent> extents,
+                  const ReadOptions& options) {
+  const bool touched_only = options.touched_blocks_only;
   std::size_t first = 0;  // extents before it are done
   const auto touches = [&](std::uint64_t begin, std::uint64_t end) {
     std::size_t e = first;
@@ -81,6 +83,7 @@ void read_extents(ckpt::VerifiedFile& file, std::span<const Extent> extents, boo
     if (touched_only && !touches(begin, end)) continue;
     file.read_ahead(!touched_only || touches(end, end + (end - begin)));
     const std::span<const std::byte> bytes = file.block(i);
+    if (options.activity != nullptr) options.activity->beat();
     for (std::size_t e = first; e < extents.size() && extents[e].begin < end; ++e) {
       const std::uint64_t lo = std::max(extents[e].begin, begin);
       const std::uint64_t hi = std::min(extents[e].end, end);
@@ -169,7 +172,7 @@ void CheckpointReader::read(std::span<const TensorDestination> wanted,
     ckpt::VerifiedFile file(folder_, manifest_, record);
     std::vector<Extent> extents;
     if (record.shard) extents = plan_reads(ckpt::place_slices(file, manifest_, i), by_name);
-    read_extents(file, extents, options.touched_blocks_only);
+    read_extents(file, extents, options);
   }
 }
 

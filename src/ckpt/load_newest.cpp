@@ -134,7 +134,8 @@ std::optional<CheckpointReader> load_first_good(comm::Communicator& ranks,
   const bool is_root = ranks.rank() == 0;
   comm::agree(ranks, [&] { check_cover(all); });
   // A rank's own part is never the whole, which rank 0 compares.
-  const ReadOptions part{.ignore_prefixes = {""}, .touched_blocks_only = true};
+  const ReadOptions part{
+      .ignore_prefixes = {""}, .touched_blocks_only = true, .activity = &ranks.activity()};
   for (const StepInfo& s : all_steps) {
     std::optional<CheckpointReader> reader;
     const auto open = [&] {

@@ -95,6 +95,11 @@ std::vector<cpu_set_t> allowed_cores(MPI_Comm local, int size) {
 
 }  // namespace
 
+int started_processes() {
+  const std::optional<Launcher> by = launcher();
+  return by && by->size ? *by->size : 1;
+}
+
 Launch connect() {
   Launch launch;
   launch.host = host_name();

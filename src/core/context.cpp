@@ -131,13 +131,29 @@ void ThreadPool::run(std::int64_t count, const std::function<void(std::int64_t, 
   if (s.error) std::rethrow_exception(s.error);
 }
 
-void parallel_for(const Context& ctx, std::int64_t count,
-                  const std::function<void(std::int64_t, int)>& task) {
+namespace {
+
+void run_tasks(const Context& ctx, std::int64_t count,
+               const std::function<void(std::int64_t, int)>& task) {
   if (ctx.pool != nullptr) {
     ctx.pool->run(count, task);
   } else {
     for (std::int64_t i = 0; i < count; ++i) task(i, 0);
   }
+}
+
+}  // namespace
+
+void parallel_for(const Context& ctx, std::int64_t count,
+                  const std::function<void(std::int64_t, int)>& task) {
+  if (ctx.beats == nullptr) {
+    run_tasks(ctx, count, task);
+    return;
+  }
+  run_tasks(ctx, count, [&](std::int64_t i, int worker) {
+    task(i, worker);
+    if (worker == 0) ctx.beats->fetch_add(1, std::memory_order_relaxed);  // one thread is enough
+  });
 }
 
 }  // namespace grist

@@ -1,6 +1,7 @@
 #include "grist/parallel/sharded_optimizer.h"
 
 #include <algorithm>
+#include <deque>
 
 #include "global_norm.h"
 #include "gradient_reducer.h"
@@ -136,22 +137,29 @@ OptimizerResult ShardedOptimizer::step(double lr, double loss) {
   return result;
 }
 
-// All parts of all buckets, in place.
+// All parts of all buckets, in place. A large model has dozens of buckets, and each is a message
+// to and from every rank: a few are on their way at a time.
 void ShardedOptimizer::gather(Values what) {
+  constexpr std::size_t kOnTheirWay = 8;
   const auto elements = [&](const nn::ArenaRange& range) {
     return what == Values::masters ? parameters_.master_elements(range)
                                    : parameters_.grad_elements(range);
   };
-  comm::Communicator& world = *groups_.world;
-  comm::Communicator& sharers = *groups_.expert_data_parallel;
-  std::vector<comm::Pending> arrived;
+  std::deque<comm::Pending> arriving;
+  const auto start = [&](comm::Communicator& c, const nn::ArenaRange& range,
+                         const std::vector<std::int64_t>& cuts) {
+    if (c.size() == 1) return;
+    if (arriving.size() == kOnTheirWay) {
+      arriving.front().wait();
+      arriving.pop_front();
+    }
+    arriving.push_back(comm::all_gather(c, elements(range), cuts));
+  };
   for (const Bucket& b : plan_.buckets()) {
-    if (world.size() > 1)
-      arrived.push_back(comm::all_gather(world, elements(b.dense), b.dense_cuts));
-    if (sharers.size() > 1)
-      arrived.push_back(comm::all_gather(sharers, elements(b.experts), b.expert_cuts));
+    start(*groups_.world, b.dense, b.dense_cuts);
+    start(*groups_.expert_data_parallel, b.experts, b.expert_cuts);
   }
-  for (comm::Pending& p : arrived) p.wait();
+  for (comm::Pending& p : arriving) p.wait();
 }
 
 }  // namespace grist::parallel

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "alive.h"
 #include "grist/comm/collectives.h"
 #include "grist/core/check.h"
 #include "grist/parallel/expert_exchange.h"
@@ -77,6 +78,8 @@ Engine::Engine(const Config& config, comm::Communicator& world, const Context& c
       ctx_(ctx),
       layout_(world.size(), world.rank(), config.parallel.expert_model_parallel_size),
       groups_(parallel::make_groups(world, layout_)) {
+  world.activity().enter("taking memory");
+  const Alive alive(world.activity());
   model_.emplace(config.model, ctx.device, true, ledger, part_of(config, layout_));
   const std::int64_t tokens = config.train.micro_batch_size * config.data.seq_length;
   const nn::Keep keep = nn::keep_for(config.train);

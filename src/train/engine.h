@@ -40,7 +40,7 @@ nn::Batch view(const Batch& b);
 
 class Engine {
  public:
-  // `world` and `ctx` must outlive it. The layout fits (layout_problems() found nothing).
+  // `config`, `world` and `ctx` must outlive it. The layout fits (layout_problems() found nothing).
   Engine(const Config& config, comm::Communicator& world, const Context& ctx, MemoryLedger* ledger);
 
   const parallel::Layout& layout() const { return layout_; }

@@ -1,11 +1,33 @@
 #include "job.h"
 
 #include "grist/comm/collectives.h"
+#include "grist/config/compare.h"
 #include "grist/core/check.h"
 #include "grist/core/log.h"
 #include "grist/parallel/layout.h"
 
 namespace grist::train {
+
+namespace {
+
+void refuse_impossible_layout(const Config& config, std::int64_t ranks) {
+  std::string lines;
+  for (const std::string& problem : parallel::layout_problems(config, ranks))
+    lines += (lines.empty() ? "" : "\n") + problem;
+  if (!lines.empty()) throw Error(ExitCode::config, lines);
+}
+
+// Ranks with other numbers than rank 0's would train something else, or wait for ever.
+void refuse_difference(const Config& leaders, const Config& own) {
+  const std::vector<ConfigDifference> all = config_differences(leaders, own);
+  if (all.empty()) return;
+  const auto shown = [](const std::string& value) { return value.empty() ? "not set" : value; };
+  fail(ExitCode::config,
+       "{} is {} here and {} on rank 0; start all ranks with the same configuration",
+       all.front().key, shown(all.front().after), shown(all.front().before));
+}
+
+}  // namespace
 
 Job::Job() : launch_(comm::connect()) {
   log::set_rank(launch_.world->rank());
@@ -17,12 +39,17 @@ int Job::threads(std::int64_t configured) const {
   return configured > 0 ? static_cast<int>(configured) : launch_.cores;
 }
 
-LoadedConfig load_for(std::int64_t ranks, const std::function<LoadedConfig()>& load) {
-  LoadedConfig loaded = load();
-  std::string lines;
-  for (const std::string& problem : parallel::layout_problems(loaded.config, ranks))
-    lines += (lines.empty() ? "" : "\n") + problem;
-  if (!lines.empty()) throw Error(ExitCode::config, lines);
+LoadedConfig Job::load(const std::function<LoadedConfig()>& load_here) {
+  LoadedConfig loaded;
+  comm::agree(world(), [&] {
+    loaded = load_here();
+    refuse_impossible_layout(loaded.config, world().size());
+  });
+  if (world().size() == 1) return loaded;
+  const std::string leaders = comm::broadcast(world(), to_yaml(loaded), 0);
+  comm::agree(world(), [&] {
+    refuse_difference(parse_config(leaders, "rank 0's configuration", {}).config, loaded.config);
+  });
   return loaded;
 }
 

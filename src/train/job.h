@@ -21,6 +21,10 @@ class Job {
   // run on; without a launcher 0, which a ThreadPool takes for all of them.
   int threads(std::int64_t configured) const;
 
+  // The configuration: one that so many ranks can train, and the same on all of them; anything else
+  // is an error on all.
+  LoadedConfig load(const std::function<LoadedConfig()>& load_here);
+
   // From here on a rank that dies or hangs ends the job within `seconds`. One rank: nothing.
   void watch(double seconds);
 
@@ -33,8 +37,5 @@ class Job {
   comm::Launch launch_;
   std::unique_ptr<comm::Monitor> monitor_;
 };
-
-// The configuration, refused when so many ranks cannot train it.
-LoadedConfig load_for(std::int64_t ranks, const std::function<LoadedConfig()>& load);
 
 }  // namespace grist::train

@@ -34,6 +34,7 @@ class Run {
   // setup.cpp
   void resolve_device() const;
   void open_data();
+  void check_same_data() const;
   void warm_up();
   void print_plan() const;
 

@@ -60,6 +60,7 @@ Run::Run(LoadedConfig loaded, const TrainOptions& options, Job& job)
       scratch_(Device::cpu, &ledger_) {
   context_.pool = &pool_;
   context_.scratch = &scratch_;
+  context_.beats = &world_.activity().beats;
   for (const std::string& note : loaded_.notes) log::info("{}", note);
   comm::agree(world_, [&] {
     resolve_device();
@@ -71,6 +72,7 @@ Run::Run(LoadedConfig loaded, const TrainOptions& options, Job& job)
     if (leader()) folder_->check_owner(loaded_);
     open_data();
   });
+  check_same_data();
   engine_.emplace(config(), world_, context_, &ledger_);
   if (world_.size() > 1)
     stragglers_.emplace(comm::all_gather(world_, job.host()),
@@ -136,6 +138,30 @@ void Run::open_data() {
   const std::string hash = tokenizer_hash(*tokenizer_);
   samples_->check_tokenizer(hash);
   for (const ValidationSet& set : validation_) set.check_tokenizer(hash);
+}
+
+// Files that are not the same on all machines would show nowhere else.
+void Run::check_same_data() const {
+  std::vector<std::string> seen;
+  const Json train = samples_->fingerprints();
+  for (const Json& source : train.at("sources").as_array())
+    seen.push_back(fmt::format("{} ({})", source.at("path").as_string(),
+                               source.at("fingerprint").as_string()));
+  for (const ValidationSet& set : validation_)
+    seen.push_back(fmt::format("{} ({} tokens, {} to predict)", set.name(), set.num_tokens(),
+                               set.num_targets()));
+  if (tokenizer_)
+    seen.push_back(fmt::format("{} ({})", config().data.tokenizer, tokenizer_hash(*tokenizer_)));
+  std::string difference;
+  for (const std::string& own : seen) {  // as many on every rank: the configuration is the same
+    const std::string leaders = comm::broadcast(world_, own, 0);
+    if (own != leaders && difference.empty())
+      difference = fmt::format("{} here is {} on rank 0", own, leaders);
+  }
+  comm::agree(world_, [&] {
+    if (!difference.empty())
+      fail(ExitCode::bad_data, "{}; all ranks must see the same files", difference);
+  });
 }
 
 // One micro-batch forward and backward before the first step: fills scratch memory, so that the

@@ -1,5 +1,6 @@
 // Where a run begins: at step 0, at its own newest good checkpoint, or from another run's weights.
 // What files say is read and decided by rank 0 and told to the others.
+#include "alive.h"
 #include "grist/comm/collectives.h"
 #include "grist/config/compare.h"
 #include "grist/core/check.h"
@@ -47,8 +48,9 @@ void Run::start_or_resume() {
 
 // A run has one name, drawn by rank 0.
 void Run::open_checkpoints(const std::string& uuid) {
-  saver_.emplace(world_, folder_->checkpoints(), comm::broadcast(world_, uuid, 0),
-                 checkpoint_slices(*engine_),
+  const std::string name = comm::broadcast(world_, uuid, 0);
+  const Alive alive(world_.activity());
+  saver_.emplace(world_, folder_->checkpoints(), name, checkpoint_slices(*engine_),
                  BackgroundSaveOptions{.keep = config().checkpoint.keep,
                                        .asynchronous = config().checkpoint.async_save},
                  &ledger_);

@@ -1,6 +1,5 @@
 #include "grist/train/trainer.h"
 
-#include "grist/comm/collectives.h"
 #include "job.h"
 #include "run.h"
 
@@ -9,8 +8,7 @@ namespace grist::train {
 ExitCode run_training(const std::function<LoadedConfig()>& load, const TrainOptions& options) {
   Job job;
   return job.run([&] {
-    LoadedConfig config;
-    comm::agree(job.world(), [&] { config = load_for(job.world().size(), load); });
+    LoadedConfig config = job.load(load);
     job.watch(config.config.parallel.watchdog_seconds);
     return Run(std::move(config), options, job).execute();
   });

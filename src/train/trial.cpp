@@ -8,6 +8,7 @@
 #include "grist/comm/collectives.h"
 #include "grist/config/batch_ramp.h"
 #include "grist/core/check.h"
+#include "grist/core/stop.h"
 #include "grist/optim/schedule.h"
 
 namespace grist::train {
@@ -67,6 +68,7 @@ class Trial {
         scratch_(Device::cpu, nullptr) {
     context_.pool = &pool_;
     context_.scratch = &scratch_;
+    context_.beats = &world.activity().beats;
     engine_.emplace(config_, world, context_, nullptr);
     engine_->initialize();
     engine_->refresh();
@@ -79,8 +81,7 @@ class Trial {
       world_.activity().step = number;
       const std::int64_t samples = global_batch_size_at(config_.train, consumed);
       const double lr = learning_rate(config_.optim, number, config_.train.train_iters);
-      const StepOutcome o =
-          *engine_->step(own_batches(consumed, samples), lr, [] { return false; });
+      const StepOutcome o = step(own_batches(consumed, samples), lr);
       const nn::StepStatistics& s = engine_->statistics();
       result.steps.push_back({o.loss, s.aux_loss(), s.z_loss(), o.grad_norm});
       if (number == 1) collect_gradients(result);
@@ -90,6 +91,14 @@ class Trial {
   }
 
  private:
+  StepOutcome step(std::span<const Batch> batches, double lr) {
+    const auto outcome = engine_->step(
+        batches, lr, [&] { return comm::all_reduce_max(world_, stop_signal()) != 0; });
+    if (!outcome)
+      comm::agree(world_, [] { fail(ExitCode::preempted, "the verification was stopped"); });
+    return *outcome;
+  }
+
   std::vector<Batch> own_batches(std::int64_t consumed, std::int64_t samples) const {
     const std::int64_t rows = config_.train.micro_batch_size;
     const std::int64_t own = samples / world_.size();

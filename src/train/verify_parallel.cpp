@@ -37,10 +37,9 @@ ExitCode verify_parallel(const std::function<LoadedConfig()>& load,
   Job job;
   return job.run([&] {
     comm::Communicator& world = job.world();
-    LoadedConfig loaded;
+    LoadedConfig loaded = job.load(load);
     std::optional<SampleStream> samples;
     comm::agree(world, [&] {
-      loaded = load_for(world.size(), load);
       resolve_vocabulary(loaded);
       loaded.config.threads = job.threads(loaded.config.threads);
       samples.emplace(loaded.config.data, loaded.config.seed, loaded.config.model.vocab_size);

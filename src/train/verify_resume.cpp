@@ -30,10 +30,11 @@ std::vector<float> read_tensor(const CheckpointReader& step, const TensorRecord&
   return values;
 }
 
-// The first difference between two steps' tensors; empty: none.
-std::string compare_steps(const fs::path& a, const fs::path& b) {
+// The first difference between two steps' tensors; empty: none. `activity` beats: others wait.
+std::string compare_steps(const fs::path& a, const fs::path& b, comm::Activity& activity) {
   const CheckpointReader straight(a), resumed(b);
   for (const TensorRecord& t : straight.manifest().tensors) {
+    activity.beat();
     GRIST_CHECK(t.dtype == DType::f32, "{} is {}", t.name, name_of(t.dtype));
     const TensorRecord* other = resumed.manifest().find_tensor(t.name);
     if (other == nullptr || other->shape != t.shape) return t.name + " is not in both";
@@ -115,8 +116,9 @@ class ResumeTrial {
       const fs::path a = folder_ / "straight", b = folder_ / "resumed";
       difference = compare_metrics(a, b);
       if (difference.empty())
-        difference = compare_steps(list_steps(a / "checkpoints").front().folder,
-                                   list_steps(b / "checkpoints").front().folder);
+        difference =
+            compare_steps(list_steps(a / "checkpoints").front().folder,
+                          list_steps(b / "checkpoints").front().folder, job_.world().activity());
       if (difference.empty()) fs::remove_all(folder_);
     });
     difference = comm::broadcast(job_.world(), difference, 0);
@@ -143,8 +145,7 @@ ExitCode verify_resume(const std::function<LoadedConfig()>& load,
                        const VerifyResumeOptions& options) {
   Job job;
   return job.run([&] {
-    LoadedConfig loaded;
-    comm::agree(job.world(), [&] { loaded = load_for(job.world().size(), load); });
+    LoadedConfig loaded = job.load(load);
     job.watch(loaded.config.parallel.watchdog_seconds);
     return ResumeTrial(job, std::move(loaded), options.steps).run();
   });

@@ -87,5 +87,48 @@ TEST(Ranks, AnErrorOfTheConfigurationIsSaidOnce) {
   EXPECT_EQ(o.err.find("error: ", first), std::string::npos) << o;
 }
 
+TEST(Ranks, ACommandForOneProcessRefusesALauncher) {
+  const Outcome o = world().run({"prepare", "--input", "train.jsonl", "--tokenizer",
+                                 "tokenizer/tokenizer.json", "--output", "by-many"},
+                                2);
+  EXPECT_EQ(o.code, 64) << o;
+  EXPECT_NE(o.err.find("the launcher has started 2 processes"), std::string::npos) << o;
+  EXPECT_FALSE(std::filesystem::exists(world() / "by-many.bin"));
+}
+
+// Two ranks, each started with arguments (and options of mpirun) of its own.
+Outcome differing(const Arguments& first, const Arguments& second, const Arguments& options) {
+  Arguments all = first;
+  all.insert(all.end(), {":", "-np", "1"});
+  all.insert(all.end(), options.begin(), options.end());
+  all.emplace_back(GRIST_BINARY);
+  all.insert(all.end(), second.begin(), second.end());
+  return world().run(all, 1);
+}
+
+TEST(Ranks, OtherConfigurationsThanRankZerosAreRefused) {
+  const Outcome o = differing(world().train_arguments("differing"),
+                              world().train_arguments("differing", {"optim.lr=0.5"}), {});
+  EXPECT_EQ(o.code, 78) << o;
+  EXPECT_NE(o.err.find("error: rank 1: optim.lr is 0.5 here and 0.003 on rank 0"),
+            std::string::npos)
+      << o;
+  EXPECT_FALSE(std::filesystem::exists(world() / "differing"));
+}
+
+TEST(Ranks, OtherDataThanRankZerosIsRefused) {
+  const TemporaryFolder elsewhere;
+  std::filesystem::copy(
+      world().path(), elsewhere.path(),
+      std::filesystem::copy_options::recursive | std::filesystem::copy_options::overwrite_existing);
+  flip_byte(elsewhere.path() / "train.bin", 0);
+  const Arguments arguments = world().train_arguments("differing");
+  const Outcome o = differing(arguments, arguments, {"-wdir", elsewhere.path().string()});
+  EXPECT_EQ(o.code, 65) << o;
+  EXPECT_NE(o.err.find("error: rank 1: train ("), std::string::npos) << o;
+  EXPECT_NE(o.err.find("on rank 0; all ranks must see the same files"), std::string::npos) << o;
+  EXPECT_FALSE(std::filesystem::exists(world() / "differing"));
+}
+
 }  // namespace
 }  // namespace grist::test

@@ -1,4 +1,6 @@
 // grist verify parallel | resume, alone and on ranks.
+#include <csignal>
+
 #include "app/support.h"
 
 namespace grist::test {
@@ -34,6 +36,19 @@ TEST(VerifyParallel, IsExactWhenElasticAndHasASecondReference) {
   EXPECT_NE(o.out.find("the layouts agree (every bit)"), std::string::npos) << o;
   EXPECT_NE(o.out.find("step 2:"), std::string::npos) << o;
   EXPECT_EQ(o.out.find("step 3:"), std::string::npos) << o;
+}
+
+TEST(VerifyParallel, StopsWhenASignalAsks) {
+  for (const int ranks : {0, 2}) {
+    Arguments a = arguments("parallel", {"train.global_batch_size=8"});
+    a.insert(a.end(), {"--steps", "1000000"});
+    Child child(world().path(), a, ranks);
+    ASSERT_TRUE(child.outlives(std::chrono::seconds(ranks == 0 ? 1 : 4)));
+    child.send(SIGUSR1);
+    const Outcome o = child.wait();
+    EXPECT_EQ(o.code, 75) << o;
+    EXPECT_NE(o.err.find("the verification was stopped"), std::string::npos) << o;
+  }
 }
 
 TEST(VerifyResume, StraightAndResumedAreTheSame) {

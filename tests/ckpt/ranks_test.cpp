@@ -32,6 +32,30 @@ INSTANTIATE_TEST_SUITE_P(Worlds, RankReshard,
                          ::testing::Combine(::testing::Values(1, 2, 4, 8),
                                             ::testing::Values(1, 2, 4, 8)));
 
+TEST(Ranks, LoadingGivesASignOfLifeForEveryBlock) {
+  constexpr std::int64_t kElements = 64 * 1024;  // 256 KiB: 64 small blocks
+  const auto beats = [&](std::uint64_t block_bytes) {
+    const TempFolder temp;
+    std::uint64_t of_second_rank = 0;
+    comm::run_local(2, [&](comm::Communicator& c) {
+      CheckpointFolder folder(temp / "c", kRun, {.block_bytes = block_bytes, .communicator = &c});
+      std::vector<float> values(c.rank() == 0 ? 0 : kElements);
+      TensorSlice s{.name = "w", .dtype = DType::f32, .shape = {kElements}};
+      s.end = std::ssize(values);
+      s.data = values.data();
+      folder.save({.step = 1, .shards = {{s}}});
+      TensorDestination d{.name = "w", .dtype = DType::f32, .shape = {kElements}};
+      d.end = s.end;
+      d.data = values.data();
+      const std::uint64_t before = c.activity().beats;
+      EXPECT_TRUE(load_newest(c, temp / "c", std::span(&d, 1)));
+      if (c.rank() == 1) of_second_rank = c.activity().beats - before;
+    });
+    return of_second_rank;
+  };
+  EXPECT_GE(beats(4096), beats(1 << 20) + 32);
+}
+
 // ZeRO's shards: a tensor far larger than a block, cut at multiples of 64 Ki elements.
 TEST(Ranks, LargeTensorsCutAt64KiElementsAreReadByOtherCuts) {
   constexpr std::int64_t kUnit = 1 << 16, kElements = 9 * kUnit + 123;

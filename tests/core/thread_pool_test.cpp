@@ -37,6 +37,22 @@ TEST(ThreadPool, IsReadyForManyShortRounds) {
   EXPECT_EQ(sum, 3000);
 }
 
+// Of the caller's tasks: one thread that goes on is enough.
+TEST(ParallelFor, GivesSignsOfLifeWhileItWorks) {
+  ThreadPool pool(2);
+  for (ThreadPool* threads : {static_cast<ThreadPool*>(nullptr), &pool}) {
+    std::atomic<std::uint64_t> beats{0}, by_caller{0};
+    Context ctx;
+    ctx.pool = threads;
+    ctx.beats = &beats;
+    parallel_for(ctx, 100, [&](std::int64_t /*i*/, int worker) { by_caller += worker == 0; });
+    EXPECT_EQ(beats, by_caller);
+    if (threads == nullptr) {
+      EXPECT_EQ(beats, 100U);
+    }
+  }
+}
+
 TEST(ThreadPool, RethrowsATasksErrorAndGoesOn) {
   for (const int threads : {1, 4}) {
     ThreadPool pool(threads);

@@ -161,7 +161,8 @@ struct ReadOptions {
   // Tensors of the checkpoint whose names start so need not be asked for, e.g. "optim.". "" allows
   // any. All others that are not asked for are an error: another architecture.
   std::vector<std::string> ignore_prefixes{};
-  bool touched_blocks_only = false;  // read and check only the blocks that hold what is asked for
+  bool touched_blocks_only = false;    // read and check only the blocks that hold what is asked for
+  comm::Activity* activity = nullptr;  // beats with every block that is read
 };
 
 // One step, opened: its manifest has been checked and all files have their sizes. Damage throws
@@ -204,7 +205,8 @@ std::optional<CheckpointReader> load_newest(const std::filesystem::path& folder,
 // is verified by whoever uses it before any rank goes on. Damage that any rank finds sends all to
 // the step before, with one warning by rank 0. The destinations of all ranks together must cover
 // every tensor; the step is compared with their union. The list of steps is rank 0's. A rank's
-// other failures (e.g. no memory) are thrown on all ranks.
+// other failures (e.g. no memory) are thrown on all ranks. The Activity of `ranks` beats with every
+// block that is read; options.activity and touched_blocks_only do not count.
 std::optional<CheckpointReader> load_newest(comm::Communicator& ranks,
                                             const std::filesystem::path& folder,
                                             std::span<const TensorDestination> wanted,

@@ -17,6 +17,10 @@ struct Launch {
   bool mpi = false;
 };
 
+// Processes that the launcher of the environment says it has started; 1 without a launcher. Starts
+// nothing.
+int started_processes();
+
 // Call once, early in main. Without a launcher in the environment MPI is never initialised and the
 // world is alone(). Throws Error{usage} where launcher and MPI disagree on the number of ranks.
 //

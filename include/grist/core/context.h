@@ -1,6 +1,7 @@
 #pragma once
 // What an operation runs on: device, stream, scratch memory, CPU threads. Passed by reference,
 // owned by the caller.
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -36,6 +37,8 @@ struct Context {
   CUstream_st* stream = nullptr;  // CUDA only
   ThreadPool* pool = nullptr;     // CPU only; null: the calling thread does everything
   Scratch* scratch = nullptr;     // required by the operations that say so
+  // Grows while parallel_for() works, for a watchdog; null: nobody looks.
+  std::atomic<std::uint64_t>* beats = nullptr;
   int num_workers() const { return pool == nullptr ? 1 : pool->size(); }
 };
 

@@ -5,10 +5,8 @@
 // The gradients of non-expert parameters are summed over the world, those of experts over the
 // expert-data-parallel group, in buckets (parallel/shard_plan.h), each bucket by a reduce-scatter
 // of our own: parts travel, and the owner adds them by a fixed tree. Then
-//   zero_stage 1  moments exist for a rank's own parts only; it updates those, and the parameters
-//   are
-//                 gathered in place. fp32 masters are whole on every rank: they are what is
-//                 gathered.
+//   zero_stage 1  moments exist for a rank's own parts only; it updates those, and the fp32
+//                 masters, which are whole on every rank, are gathered in place.
 //   zero_stage 0  the summed gradients are gathered; every rank holds all moments of what it holds,
 //                 and updates it all.
 // Both give the same bits, for any bucket size, with overlap or without. deterministic: elastic
@@ -56,7 +54,8 @@ class ShardedOptimizer final : public nn::GradientSink {
   void ready(std::size_t group) override;
   // Collective; blocks. `loss` is for the decision to skip alone: when it, or the gradient norm, is
   // not finite on any rank, nothing changes anywhere. Otherwise Parameters' master values are new
-  // everywhere; compute weights are the caller's to refresh. Gradients are unspecified afterwards.
+  // everywhere; compute weights are the caller's to refresh. Afterwards the gradients of saves()
+  // are the step's sums, before clipping; all others are unspecified.
   OptimizerResult step(double lr, double loss);
 
   std::int64_t adam_steps() const;
@@ -68,8 +67,6 @@ class ShardedOptimizer final : public nn::GradientSink {
   // What this rank must load moments for. Parameters are loaded whole by every rank that holds
   // them.
   const std::vector<ShardPiece>& holds() const { return stage_ == 0 ? whole_ : saves_; }
-  // saves() of any rank of the layout, without data.
-  std::vector<SlicePlan> saves_of(std::int64_t rank) const { return plan_.slices_of(rank); }
 
  private:
   struct Parts;  // what step() works with
