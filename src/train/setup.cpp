@@ -86,6 +86,7 @@ void Run::leader_does(const std::function<void()>& work) {
 
 ExitCode Run::execute() {
   if (options_.dry_run) {
+    open_checkpoints(new_uuid());  // its copy of the state belongs to the memory
     engine_->initialize();
     warm_up();
     log::info("{}", to_yaml(loaded_));

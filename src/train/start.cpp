@@ -132,7 +132,7 @@ void Run::refuse_missing_steps() const {
          folder.string());
 }
 
-// " (saved by 4 ranks)", when it was saved by another layout.
+// " (saved with {axes and sizes})", when another layout saved it.
 std::string Run::other_layout(const CheckpointReader& step) const {
   const Json now = layout_json(engine_->layout());
   const Json& then = step.manifest().layout;

@@ -128,7 +128,8 @@ TEST(Commands, DryRunWritesNothing) {
   EXPECT_EQ(o.code, 0) << o;
   EXPECT_EQ(o.err, "");
   EXPECT_EQ(tree(world().path()), before);
-  for (const char* part : {"num_experts: 8", "granularity: 4", "memory:", "sum", "parameters"})
+  for (const char* part :
+       {"num_experts: 8", "granularity: 4", "memory:", "sum", "parameters", "checkpoint copy"})
     EXPECT_NE(o.out.find(part), std::string::npos) << part << o;
 }
 
