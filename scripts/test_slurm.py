@@ -13,13 +13,14 @@ SCRIPT = pathlib.Path(__file__).resolve().parent / "slurm/train.sbatch"
 
 # A run of STEPS steps that saves what it has when USR1 comes: `codes` holds what the slices do,
 # one word each: a code to end with at once, "CODE+N" after N more steps, "signal" to wait for USR1,
-# "kill" to be killed.
+# "kill" to be killed, "early" to end with 76 before there is a folder.
 LAUNCHER = r"""#!/usr/bin/env bash
 echo "$(basename "$0") $*" >>"$FAKE/launches"
 checkpoints=$(sed -n 's/.*run\.dir=\([^ ]*\).*/\1/p' <<<"$*")/checkpoints
-mkdir -p "$checkpoints" "$checkpoints/step-00099999.tmp-x-1"
 word=$(sed -n 1p "$FAKE/slices")
 sed -i 1d "$FAKE/slices"
+if [[ $word == early ]]; then exit 76; fi
+mkdir -p "$checkpoints" "$checkpoints/step-00099999.tmp-x-1"
 save() {
   local newest
   newest=$(ls "$checkpoints" | sed -n 's/^step-\([0-9]*\)$/\1/p' | tail -n 1)
@@ -106,6 +107,10 @@ class Slurm(unittest.TestCase):
         self.setUp()  # a new checkpoint starts the count again
         self.assertEqual(self.job("75+8", "kill", "76", "76+9", "75", "76", "76", "0"),
                          [75, 137, 76, 76, 75, 76, 93])
+
+    def test_a_start_that_made_no_folder(self):
+        self.environment["GRIST_RUN_DIR"] = str(self.folder / "runs/a")
+        self.assertEqual(self.job("early", "0+1"), [76, 0])
 
     def test_launchers(self):
         self.job("0", launcher="mpirun")

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "grist/comm/collectives.h"
 #include "grist/core/check.h"
 #include "grist/core/log.h"
 
@@ -61,15 +62,22 @@ void BackgroundSave::wait_for_thread() const {
   activity_->beat();
 }
 
-bool BackgroundSave::busy() const {
-  return running_.valid() &&
-         running_.wait_for(std::chrono::seconds(0)) != std::future_status::ready;
+bool BackgroundSave::busy() {
+  if (!running_.valid()) return false;
+  if (running_.wait_for(std::chrono::seconds(0)) != std::future_status::ready) return true;
+  wait();
+  return false;
 }
 
 void BackgroundSave::wait() {
   if (!running_.valid()) return;
   wait_for_thread();
-  verdicts_.push_back(running_.get());
+  keep(running_.get());
+}
+
+void BackgroundSave::keep(Ended ended) {
+  if (!ended.agreed) throw *ended.verdict.error;
+  verdicts_.push_back(std::move(ended.verdict));
 }
 
 std::optional<SaveVerdict> BackgroundSave::poll() {
@@ -90,16 +98,17 @@ void BackgroundSave::start(SaveRequest request) {
   wait();
   request_ = std::move(request);
   if (!options_.asynchronous) {
-    verdicts_.push_back(save(request_, begin));
-    verdicts_.back().pause = seconds_since(begin);
+    Ended ended = save(request_, begin);
+    ended.verdict.pause = seconds_since(begin);
+    keep(std::move(ended));
     return;
   }
   copy(request_);
   const double pause = seconds_since(begin);
   running_ = std::async(std::launch::async, [this, begin, pause] {
-    SaveVerdict verdict = save(request_, begin);
-    verdict.pause = pause;
-    return verdict;
+    Ended ended = save(request_, begin);
+    ended.verdict.pause = pause;
+    return ended;
   });
 }
 
@@ -118,26 +127,31 @@ void BackgroundSave::copy(SaveRequest& request) const {
   }
 }
 
-SaveVerdict BackgroundSave::save(const SaveRequest& request, Clock::time_point begin) noexcept {
-  SaveVerdict verdict;
-  verdict.step = request.step;
-  const auto failed = [&](ExitCode code, const std::string& what) {
-    verdict.error.emplace(code, what);
-    verdict.seconds = seconds_since(begin);
+BackgroundSave::Ended BackgroundSave::save(const SaveRequest& request,
+                                           Clock::time_point begin) noexcept {
+  Ended ended;
+  ended.verdict.step = request.step;
+  const auto failed = [&](bool agreed, ExitCode code, const std::string& what) {
+    ended.agreed = agreed || ranks_->size() == 1;
+    ended.verdict.error.emplace(code, what);
+    ended.verdict.seconds = seconds_since(begin);
   };
   try {
-    verdict.bytes = folder_.save(request).bytes;
-    verdict.seconds = seconds_since(begin);
-    prune(verdict);
+    ended.verdict.bytes = folder_.save(request).bytes;
+    ended.verdict.seconds = seconds_since(begin);
+    prune(ended.verdict);
+  } catch (const comm::Agreed& e) {
+    failed(true, e.code(), e.what());
   } catch (const Error& e) {
-    failed(e.code(), e.what());
+    failed(false, e.code(), e.what());
   } catch (const std::exception& e) {
-    failed(ExitCode::internal,
-           fmt::format("checkpoint step {} was not saved: {}", request.step, e.what()));
+    failed(false, ExitCode::internal,
+           fmt::format("the save of checkpoint step {} ended early: {}", request.step, e.what()));
   } catch (...) {
-    failed(ExitCode::internal, fmt::format("checkpoint step {} was not saved", request.step));
+    failed(false, ExitCode::internal,
+           fmt::format("the save of checkpoint step {} ended early", request.step));
   }
-  return verdict;
+  return ended;
 }
 
 // The step is saved: what fails from here on is only worth a line.
@@ -145,6 +159,7 @@ void BackgroundSave::prune(SaveVerdict& verdict) {
   try {
     verdict.pruned = folder_.prune(options_.keep);
   } catch (const Error& e) {
+    if (ranks_->size() > 1 && dynamic_cast<const comm::Agreed*>(&e) == nullptr) throw;
     if (ranks_->rank() == 0)
       log::warn("checkpoint step {} is saved; old ones could not be removed: {}", verdict.step,
                 e.what());

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
+#include <functional>
 #include <numeric>
 
 #include "grist/core/check.h"
@@ -42,18 +42,62 @@ template <class T> std::span<const std::byte> bytes_of(const T& value) {
   return std::as_bytes(std::span(&value, 1));
 }
 
+// Small values take rounds in which a rank talks to kFan - 1 others: 16 ranks need one round, 1000
+// need three. Between all pairs at once 1000 ranks would send a million messages.
+constexpr int kFan = 16;
+
+// `all` gets size() blocks of mine.size() bytes; block p is what rank p gave. A rank that has the
+// blocks of `have` ranks from its own on gets those of kFan * have.
+void gather_blocks(Communicator& c, std::span<const std::byte> mine, std::span<std::byte> all) {
+  const int n = c.size();
+  const auto block = mine.size();
+  const auto bytes = [&](int blocks) { return static_cast<std::size_t>(blocks) * block; };
+  std::vector<std::byte> from_own(all.size());  // block i is that of rank (rank() + i) % n
+  std::copy(mine.begin(), mine.end(), from_own.begin());
+  int have = 1;
+  do {
+    std::vector<Send> sends;
+    std::vector<Receive> receives;
+    for (int j = 1; j < kFan && j * have < n; ++j) {
+      const int first = j * have, count = std::min(have, n - first);
+      sends.push_back({(c.rank() - first + n) % n, std::span(from_own).first(bytes(count))});
+      receives.push_back(
+          {(c.rank() + first) % n, std::span(from_own).subspan(bytes(first), bytes(count))});
+    }
+    c.exchange(sends, receives).wait();
+    have *= kFan;
+  } while (have < n);
+  const auto turn = static_cast<std::ptrdiff_t>(bytes(n - c.rank()));
+  std::rotate_copy(from_own.begin(), from_own.begin() + turn, from_own.end(), all.begin());
+}
+
 // values[p] is what rank p gave. T is trivially copyable.
 template <class T> std::vector<T> all_gather_values(Communicator& c, const T& mine) {
   std::vector<T> values(static_cast<std::size_t>(c.size()));
-  std::vector<Send> sends;
-  std::vector<Receive> receives;
-  for (int p = 0; p < c.size(); ++p) {
-    sends.push_back({p, bytes_of(mine)});
-    receives.push_back(
-        {p, std::as_writable_bytes(std::span(&values[static_cast<std::size_t>(p)], 1))});
-  }
-  c.exchange(sends, receives).wait();
+  gather_blocks(c, bytes_of(mine), std::as_writable_bytes(std::span(values)));
   return values;
+}
+
+// Sums on rank 0; what the others hold afterwards is of no use. The tree of broadcast() backwards.
+void sum_up(Communicator& c, std::span<std::int64_t> values) {
+  int have = 1;
+  while (have * kFan < c.size()) have *= kFan;
+  for (; have > 0; have /= kFan) {
+    std::vector<Send> sends;
+    std::vector<Receive> receives;
+    std::vector<std::vector<std::int64_t>> parts;
+    for (int from = c.rank() + have; c.rank() < have && from < std::min(c.size(), have * kFan);
+         from += have)
+      parts.emplace_back(values.size());
+    for (std::size_t j = 0; j < parts.size(); ++j)
+      receives.push_back({c.rank() + have * (static_cast<int>(j) + 1),
+                          std::as_writable_bytes(std::span(parts[j]))});
+    if (c.rank() >= have && c.rank() < have * kFan)
+      sends.push_back({c.rank() % have, std::as_bytes(values)});
+    c.exchange(sends, receives).wait();
+    for (const std::vector<std::int64_t>& part : parts)
+      std::transform(part.begin(), part.end(), values.begin(), values.begin(), std::plus<>());
+  }
 }
 
 double balanced_sum(std::span<const double> x) {
@@ -130,15 +174,19 @@ void barrier(Communicator& c) {
 }
 
 void broadcast(Communicator& c, std::span<std::byte> bytes, int root) {
-  std::vector<Send> sends;
-  std::vector<Receive> receives;
-  if (c.rank() == root) {
-    for (int p = 0; p < c.size(); ++p)
-      if (p != root) sends.push_back({p, bytes});
-  } else {
-    receives.push_back({root, bytes});
-  }
-  c.exchange(sends, receives).wait();
+  const int n = c.size();
+  const int place = (c.rank() - root + n) % n;
+  int have = 1;  // places below have the bytes
+  do {
+    std::vector<Send> sends;
+    std::vector<Receive> receives;
+    for (int to = place + have; place < have && to < std::min(n, have * kFan); to += have)
+      sends.push_back({(to + root) % n, bytes});
+    if (place >= have && place < have * kFan)
+      receives.push_back({(place % have + root) % n, bytes});
+    c.exchange(sends, receives).wait();
+    have *= kFan;
+  } while (have < n);
 }
 
 std::string broadcast(Communicator& c, const std::string& text, int root) {
@@ -188,12 +236,8 @@ std::int64_t all_reduce_sum(Communicator& c, std::int64_t value) {
 }
 
 std::vector<double> all_gather(Communicator& c, std::span<const double> values) {
-  const auto n = static_cast<std::int64_t>(values.size());
   std::vector<double> all(values.size() * static_cast<std::size_t>(c.size()));
-  std::copy(values.begin(), values.end(), all.begin() + n * c.rank());
-  std::vector<std::int64_t> offsets;
-  for (std::int64_t p = 0; p <= c.size(); ++p) offsets.push_back(p * n);
-  all_gather(c, TensorView{all.data(), DType::f64, {n * c.size()}}, offsets).wait();
+  gather_blocks(c, std::as_bytes(values), std::as_writable_bytes(std::span(all)));
   return all;
 }
 
@@ -203,17 +247,8 @@ std::int64_t all_reduce_max(Communicator& c, std::int64_t value) {
 }
 
 void all_reduce_sum(Communicator& c, std::span<std::int64_t> values) {
-  const std::string mine(reinterpret_cast<const char*>(values.data()), values.size_bytes());
-  std::fill(values.begin(), values.end(), 0);
-  for (const std::string& text : all_gather(c, mine)) {
-    GRIST_CHECK(text.size() == values.size_bytes(), "{} bytes, {} expected", text.size(),
-                values.size_bytes());
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      std::int64_t v = 0;
-      std::memcpy(&v, text.data() + i * sizeof v, sizeof v);
-      values[i] += v;
-    }
-  }
+  sum_up(c, values);
+  broadcast(c, std::as_writable_bytes(values), 0);
 }
 
 void agree(Communicator& c, const std::function<void()>& work) {

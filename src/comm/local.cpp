@@ -1,6 +1,7 @@
 #include "grist/comm/local.h"
 
 #include <algorithm>
+#include <chrono>
 #include <condition_variable>
 #include <cstring>
 #include <exception>
@@ -16,11 +17,19 @@ namespace grist::comm {
 
 namespace {
 
+// While an exception unwinds, an operation is waited for so long: its buffers are going.
+constexpr std::chrono::seconds kGraceWhileUnwinding{1};
+
 // Set once, when a rank has failed: every wait of the job ends.
 struct Job {
   std::mutex mutex;
   std::condition_variable changed;
   bool failed = false;
+};
+
+class TornDown : public Error {
+ public:
+  TornDown() : Error(ExitCode::peer_lost, "another rank has failed") {}
 };
 
 // What the ranks of one communicator share. The second rank of a pair to come copies both ways.
@@ -48,10 +57,6 @@ struct Group {
   std::map<std::uint64_t, std::shared_ptr<Split>> splits;
 };
 
-[[noreturn]] void torn_down() {
-  fail(ExitCode::peer_lost, "another rank has failed");
-}
-
 void move_message(Group::Posted& from, int from_rank, Group::Posted& to, int to_rank) {
   const auto send = from.sends.find(to_rank);
   const auto receive = to.receives.find(from_rank);
@@ -73,8 +78,14 @@ class LocalOperation final : public Pending::Operation {
     Job& job = *group_->job;
     std::unique_lock lock(job.mutex);
     const Group::Posted& mine = round_->ranks[static_cast<std::size_t>(rank_)];
-    job.changed.wait(lock, [&] { return mine.open == 0 || job.failed; });
-    if (mine.open != 0) torn_down();
+    const auto over = [&] { return mine.open == 0 || job.failed; };
+    if (std::uncaught_exceptions() == 0) {
+      job.changed.wait(lock, over);
+    } else if (!job.changed.wait_for(lock, kGraceWhileUnwinding, over)) {
+      job.failed = true;  // the others may wait for this rank, as it does for them
+      job.changed.notify_all();
+    }
+    if (mine.open != 0) throw TornDown();
   }
 
  private:
@@ -92,7 +103,7 @@ class LocalCommunicator final : public Communicator {
     activity().operations += 1;
     Job& job = *group_->job;
     const std::lock_guard lock(job.mutex);
-    if (job.failed) torn_down();
+    if (job.failed) throw TornDown();
     std::shared_ptr<Group::Round>& round = group_->rounds[sequence_];
     if (!round) {
       round = std::make_shared<Group::Round>();
@@ -127,7 +138,7 @@ class LocalCommunicator final : public Communicator {
     }
     ++sequence_;
     job.changed.wait(lock, [&] { return split->present == size() || job.failed; });
-    if (split->present != size()) torn_down();
+    if (split->present != size()) throw TornDown();
     const auto place = std::count(split->colors.begin(), split->colors.begin() + rank(), color);
     return std::make_unique<LocalCommunicator>(split->groups.at(color), static_cast<int>(place),
                                                own ? std::move(own) : shared_activity());
@@ -162,7 +173,7 @@ void run_local(int size, const std::function<void(Communicator&)>& body) {
   GRIST_CHECK(size >= 1, "{} ranks", size);
   const auto job = std::make_shared<Job>();
   const auto world = std::make_shared<Group>(job, size);
-  std::exception_ptr first;
+  std::exception_ptr first, torn_down;
   std::vector<std::thread> threads;
   for (int rank = 0; rank < size; ++rank) {
     threads.emplace_back([&, rank] {
@@ -170,9 +181,12 @@ void run_local(int size, const std::function<void(Communicator&)>& body) {
       try {
         LocalCommunicator c(world, rank, std::make_shared<Activity>());
         body(c);
+      } catch (const TornDown&) {
+        const std::lock_guard lock(job->mutex);
+        torn_down = std::current_exception();
       } catch (...) {
         const std::lock_guard lock(job->mutex);
-        if (!job->failed) first = std::current_exception();
+        if (!first) first = std::current_exception();
         job->failed = true;
         job->changed.notify_all();
       }
@@ -180,6 +194,7 @@ void run_local(int size, const std::function<void(Communicator&)>& body) {
   }
   for (std::thread& t : threads) t.join();
   if (first) std::rethrow_exception(first);
+  if (torn_down) std::rethrow_exception(torn_down);
 }
 
 }  // namespace grist::comm

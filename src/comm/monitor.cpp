@@ -84,8 +84,8 @@ std::unique_ptr<Monitor::Thread> Monitor::Thread::connect(const Member& member,
     return std::make_unique<Hub>(member, std::move(members), options, std::move(links));
   }
   const bool same_host = members[0].host == members[static_cast<std::size_t>(member.rank)].host;
-  Link link = connect_to_root(root.substr(space + 1), same_host, members[0]);
-  link.send(FrameKind::hello, token + std::to_string(member.rank));
+  Link link = connect_to_root(root.substr(space + 1), same_host, members[0],
+                              token + std::to_string(member.rank));
   return std::make_unique<Spoke>(member, std::move(members), options, std::move(link));
 }
 
@@ -154,7 +154,10 @@ double Monitor::Thread::poll(const std::vector<Link*>& links, double seconds) {
   ::poll(polls.data(), polls.size(), static_cast<int>(std::ceil(seconds * 1000)));
   std::uint64_t count = 0;
   if (::read(wake_.get(), &count, sizeof count) < 0 && errno != EAGAIN) count = 0;
-  for (Link* link : links) link->flush();
+  for (std::size_t i = 0; i < links.size(); ++i) {
+    links[i]->set_readable(polls[i + 1].revents != 0);
+    links[i]->flush();
+  }
   const double now = monitor_clock();
   const double gap = now - polled_ - seconds;
   polled_ = now;

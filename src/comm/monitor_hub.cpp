@@ -1,5 +1,6 @@
 // The monitor of rank 0: knows every rank, and decides.
 #include <fmt/core.h>
+#include <poll.h>
 
 #include <algorithm>
 #include <cstring>
@@ -12,7 +13,10 @@ namespace grist::comm {
 namespace {
 
 constexpr double kReadySeconds = 0.7;  // for the other ranks' stacks after a verdict
-constexpr double kHoldSeconds = 0.5;   // a rank's "a peer was lost", until we know which
+// A thousand ranks send two thousand frames a second; they are read so long after the first of
+// them.
+constexpr int kGatherMilliseconds = 5;
+constexpr double kHoldSeconds = 0.5;  // a rank's "a peer was lost", until we know which
 
 const char* const kAgain =
     "; the last committed checkpoint is whole: start the same command again (exit code 76)";
@@ -50,6 +54,7 @@ std::optional<Hub::Verdict> Hub::turn() {
     next_pulse_ = now + interval();
   }
   if (held_ && now >= held_until_) return held_;
+  ::poll(nullptr, 0, kGatherMilliseconds);
   const double until = held_ ? std::min(held_until_, next_pulse_) : next_pulse_;
   const double paused = poll(open_links(), until - now);
   for (Peer& peer : peers_) {
@@ -58,7 +63,9 @@ std::optional<Hub::Verdict> Hub::turn() {
   }
   now = monitor_clock();
   if (auto verdict = read_peers(now)) return verdict;
-  return looks_for_hangs() ? hang(now) : std::nullopt;
+  if (!looks_for_hangs() || now < next_look_) return std::nullopt;
+  next_look_ = now + interval();
+  return hang(now);
 }
 
 std::vector<Link*> Hub::open_links() {
@@ -81,7 +88,7 @@ std::optional<Hub::Verdict> Hub::read_peers(double now) {
   std::vector<int> dead;
   for (std::size_t r = 1; r < peers_.size(); ++r) {
     Peer& peer = peers_[r];
-    if (peer.link.fd() < 0) continue;
+    if (peer.link.fd() < 0 || !peer.link.readable()) continue;
     std::vector<Frame> frames;
     const bool open = peer.link.receive(frames);
     for (const Frame& frame : frames) handle(static_cast<int>(r), frame, now);

@@ -8,6 +8,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -16,6 +17,7 @@
 #include <charconv>
 #include <chrono>
 #include <climits>
+#include <cstddef>
 #include <cstring>
 #include <sstream>
 
@@ -25,7 +27,9 @@ namespace grist::comm {
 
 namespace {
 
-constexpr double kConnectSeconds = 30;
+constexpr double kFirstPatience = 0.5;  // for an address; each round over all of them doubles it
+constexpr double kWelcomeSeconds = 10;
+constexpr rlim_t kOtherFiles = 256;  // beside the monitor's connections
 constexpr std::size_t kFrameLimit = 16384;
 
 struct Header {
@@ -37,38 +41,99 @@ int milliseconds_until(double deadline) {
   return static_cast<int>(std::clamp((deadline - monitor_clock()) * 1000 + 1, 0.0, 1e6));
 }
 
-sockaddr_in ipv4(const std::string& host, int port) {
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<std::uint16_t>(port));
-  inet_pton(AF_INET, host.c_str(), &address.sin_addr);
-  return address;
+struct Address {
+  sockaddr_storage bytes{};
+  socklen_t size = 0;
+  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&bytes); }
+};
+
+// `host` is a number, of either version.
+Address address_of(const std::string& host, int port) {
+  Address a;
+  const in_port_t there = htons(static_cast<std::uint16_t>(port));
+  if (host.find(':') != std::string::npos) {
+    sockaddr_in6 v6{};
+    v6.sin6_family = AF_INET6;
+    v6.sin6_port = there;
+    inet_pton(AF_INET6, host.c_str(), &v6.sin6_addr);
+    std::memcpy(&a.bytes, &v6, a.size = sizeof v6);
+  } else {
+    sockaddr_in v4{};
+    v4.sin_family = AF_INET;
+    v4.sin_port = there;
+    inet_pton(AF_INET, host.c_str(), &v4.sin_addr);
+    std::memcpy(&a.bytes, &v4, a.size = sizeof v4);
+  }
+  return a;
 }
 
-// The machine's addresses beside the loopback.
-std::string addresses() {
+std::string number_of(const sockaddr* address) {
+  char text[INET6_ADDRSTRLEN] = {};
+  if (address->sa_family == AF_INET) {
+    sockaddr_in v4;
+    std::memcpy(&v4, address, sizeof v4);
+    inet_ntop(AF_INET, &v4.sin_addr, text, sizeof text);
+  } else if (address->sa_family == AF_INET6) {
+    sockaddr_in6 v6;
+    std::memcpy(&v6, address, sizeof v6);
+    if (IN6_IS_ADDR_LINKLOCAL(&v6.sin6_addr) == 0)  // of no use without the other's interface
+      inet_ntop(AF_INET6, &v6.sin6_addr, text, sizeof text);
+  }
+  return text;
+}
+
+// The machine's addresses beside the loopback, IPv4 first.
+std::string addresses(int listener_family) {
   ifaddrs* all = nullptr;
-  std::string found;
-  if (getifaddrs(&all) != 0) return found;
+  std::string v4, v6;
+  if (getifaddrs(&all) != 0) return v4;
   for (const ifaddrs* a = all; a != nullptr; a = a->ifa_next) {
-    if (a->ifa_addr == nullptr || a->ifa_addr->sa_family != AF_INET) continue;
+    if (a->ifa_addr == nullptr) continue;
     if ((a->ifa_flags & IFF_LOOPBACK) != 0 || (a->ifa_flags & IFF_UP) == 0) continue;
-    sockaddr_in address;
-    std::memcpy(&address, a->ifa_addr, sizeof address);
-    char text[INET_ADDRSTRLEN];
-    if (inet_ntop(AF_INET, &address.sin_addr, text, sizeof text) != nullptr)
-      found += std::string(" ") + text;
+    const std::string number = number_of(a->ifa_addr);
+    if (number.empty()) continue;
+    if (a->ifa_addr->sa_family == AF_INET) v4 += " " + number;
+    if (a->ifa_addr->sa_family == AF_INET6 && listener_family == AF_INET6) v6 += " " + number;
   }
   freeifaddrs(all);
-  return found;
+  return v4 + v6;
+}
+
+// On all addresses, on a port that the system chooses. AF_INET6 takes IPv4 too.
+Descriptor listen_on(int family, int& port) {
+  Descriptor listener(::socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (listener.get() < 0) return {};
+  const int off = 0;
+  if (family == AF_INET6 &&
+      setsockopt(listener.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off) != 0)
+    return {};
+  Address own = address_of(family == AF_INET6 ? "::" : "0.0.0.0", 0);
+  if (::bind(listener.get(), own.get(), own.size) != 0 || ::listen(listener.get(), 4096) != 0 ||
+      ::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&own.bytes), &own.size) != 0)
+    return {};
+  in_port_t chosen = 0;  // at the same place in both
+  static_assert(offsetof(sockaddr_in, sin_port) == offsetof(sockaddr_in6, sin6_port));
+  std::memcpy(&chosen, reinterpret_cast<const char*>(&own.bytes) + offsetof(sockaddr_in, sin_port),
+              sizeof chosen);
+  port = ntohs(chosen);
+  return listener;
+}
+
+// Rank 0 holds a connection to every rank; many systems start programs with 1024 files at most.
+void make_room_for(int ranks) {
+  rlimit limit{};
+  const rlim_t wanted = static_cast<rlim_t>(ranks) + kOtherFiles;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) return;
+  limit.rlim_cur = std::min(wanted, limit.rlim_max);
+  setrlimit(RLIMIT_NOFILE, &limit);  // where it is refused, accept() will say so
 }
 
 // A connected socket, or none.
 Descriptor try_connect(const std::string& host, int port, double seconds) {
-  Descriptor socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  const sockaddr_in address = ipv4(host, port);
-  if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0)
-    return socket;
+  const Address address = address_of(host, port);
+  Descriptor socket(
+      ::socket(address.bytes.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (::connect(socket.get(), address.get(), address.size) == 0) return socket;
   if (errno != EINPROGRESS) return {};
   pollfd p{socket.get(), POLLOUT, 0};
   const double deadline = monitor_clock() + seconds;
@@ -82,10 +147,24 @@ Descriptor try_connect(const std::string& host, int port, double seconds) {
   return socket;
 }
 
+// Says hello to whoever answers there; closed when it is not rank 0, or rank 0 does not answer.
+Link say_hello(Descriptor socket, const std::string& hello) {
+  Link link(std::move(socket));
+  link.send(FrameKind::hello, hello);
+  const double deadline = monitor_clock() + kWelcomeSeconds;
+  std::vector<Frame> frames;
+  while (monitor_clock() < deadline && link.receive(frames, 1) && frames.empty()) {
+    pollfd p{link.fd(), POLLIN, 0};
+    ::poll(&p, 1, milliseconds_until(deadline));
+  }
+  if (frames.empty() || frames[0].kind != FrameKind::welcome) link.close();
+  return link;
+}
+
 // The rank that a newcomer's first frame proves to be; -1: not yet, -2: a stranger.
 int introduced(Link& link, const std::string& token, int size) {
   std::vector<Frame> frames;
-  const bool open = link.receive(frames);
+  const bool open = link.receive(frames, 1);
   if (frames.empty()) return open ? -1 : -2;
   const std::string& text = frames[0].payload;
   if (frames[0].kind != FrameKind::hello || text.size() <= token.size() ||
@@ -101,9 +180,11 @@ void receive_hellos(std::vector<Link>& strangers, std::vector<Link>& links,
   for (Link& link : strangers) {
     const int rank = introduced(link, token, static_cast<int>(links.size()));
     if (rank == -1) continue;
-    if (rank >= 0 && links[static_cast<std::size_t>(rank)].fd() < 0) {
-      links[static_cast<std::size_t>(rank)] = std::move(link);
-      --missing;
+    if (rank >= 0) {  // a second time when it has not heard the first welcome
+      Link& known = links[static_cast<std::size_t>(rank)];
+      if (known.fd() < 0) --missing;
+      known = std::move(link);
+      known.send(FrameKind::welcome);
     }
     link.close();
   }
@@ -152,7 +233,7 @@ void Link::flush() {
   }
 }
 
-bool Link::receive(std::vector<Frame>& frames) {
+bool Link::receive(std::vector<Frame>& frames, std::size_t most) {
   bool open = true;
   char buffer[4096];
   for (;;) {
@@ -167,7 +248,7 @@ bool Link::receive(std::vector<Frame>& frames) {
   }
   std::size_t at = 0;
   Header header;
-  while (in_.size() - at >= sizeof header) {
+  for (; most > 0 && in_.size() - at >= sizeof header; --most) {
     std::memcpy(&header, in_.data() + at, sizeof header);
     if (header.bytes > kFrameLimit) return false;
     if (in_.size() - at - sizeof header < header.bytes) break;
@@ -193,15 +274,13 @@ std::string random_token() {
 }
 
 Descriptor listen_anywhere(std::string& address) {
-  Descriptor listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  sockaddr_in own = ipv4("0.0.0.0", 0);
-  socklen_t size = sizeof own;
-  if (::bind(listener.get(), reinterpret_cast<const sockaddr*>(&own), size) != 0 ||
-      ::listen(listener.get(), 4096) != 0 ||
-      ::getsockname(listener.get(), reinterpret_cast<sockaddr*>(&own), &size) != 0)
+  int port = 0, family = AF_INET6;
+  Descriptor listener = listen_on(family, port);
+  if (listener.get() < 0) listener = listen_on(family = AF_INET, port);
+  if (listener.get() < 0)
     fail(ExitCode::io, "rank 0 cannot listen for the other ranks' monitors: {}",
          std::strerror(errno));
-  address = std::to_string(ntohs(own.sin_port)) + addresses();
+  address = std::to_string(port) + addresses(family);
   return listener;
 }
 
@@ -210,6 +289,7 @@ std::vector<Link> accept_ranks(const Descriptor& listener, int size, const std::
   std::vector<Link> links(static_cast<std::size_t>(size));
   std::vector<Link> strangers;  // have not said who they are
   int missing = size - 1;
+  make_room_for(size);
   const double deadline = monitor_clock() + kConnectSeconds;
   while (missing > 0 && monitor_clock() < deadline) {
     std::vector<pollfd> polls{{listener.get(), POLLIN, 0}};
@@ -217,6 +297,9 @@ std::vector<Link> accept_ranks(const Descriptor& listener, int size, const std::
     ::poll(polls.data(), polls.size(), milliseconds_until(deadline));
     for (;;) {
       const int fd = ::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+      if (fd < 0 && (errno == EMFILE || errno == ENFILE))
+        fail(ExitCode::io, "rank 0 cannot hold {} connections: {}; raise ulimit -n to {}", size - 1,
+             std::strerror(errno), static_cast<rlim_t>(size) + kOtherFiles);
       if (fd < 0) break;
       strangers.emplace_back(Descriptor(fd));
     }
@@ -231,18 +314,21 @@ std::vector<Link> accept_ranks(const Descriptor& listener, int size, const std::
   return links;
 }
 
-Link connect_to_root(const std::string& address, bool same_host, const Process& root) {
+Link connect_to_root(const std::string& address, bool same_host, const Process& root,
+                     const std::string& hello, double seconds) {
   std::istringstream words(address);
   int port = 0;
   words >> port;
   std::vector<std::string> hosts;
-  if (same_host) hosts.emplace_back("127.0.0.1");
+  if (same_host) hosts = {"127.0.0.1", "::1"};
   for (std::string host; words >> host;) hosts.push_back(host);
-  const double deadline = monitor_clock() + kConnectSeconds;
-  while (monitor_clock() < deadline && !hosts.empty()) {
+  const double deadline = monitor_clock() + seconds;
+  for (double patience = kFirstPatience; monitor_clock() < deadline; patience *= 2) {
     for (const std::string& host : hosts) {
-      Descriptor socket = try_connect(host, port, 3);
-      if (socket.get() >= 0) return Link(std::move(socket));
+      Descriptor socket = try_connect(host, port, patience);
+      if (socket.get() < 0) continue;
+      Link link = say_hello(std::move(socket), hello);
+      if (link.fd() >= 0) return link;
     }
     ::poll(nullptr, 0, 50);
   }
@@ -250,7 +336,7 @@ Link connect_to_root(const std::string& address, bool same_host, const Process& 
       ExitCode::peer_lost,
       "cannot connect to rank 0's monitor on host {} (port and addresses: {}) in {} s; TCP between "
       "the machines must be possible",
-      root.host, address, kConnectSeconds);
+      root.host, address, seconds);
 }
 
 }  // namespace grist::comm

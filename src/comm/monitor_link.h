@@ -31,6 +31,7 @@ enum class FrameKind : std::uint32_t {
   fatal,      // to rank 0: "CODE message"
   good_bye,   // to rank 0
   ready,      // to rank 0: the verdict is carried out as far as this rank can before it ends
+  welcome,    // from rank 0, to a hello: you have found it
   pulse,      // from rank 0: it lives
   verdict,    // from rank 0: "CODE 0|1", 1: write stacks
   all_clear,  // from rank 0: everybody has said good-bye
@@ -57,14 +58,21 @@ class Link {
   // Queues and sends what fits. Errors of the connection show in receive().
   void send(FrameKind kind, std::string_view payload = {});
   void flush();
-  // Appends what has arrived; false: the other side has closed or is gone, or sent nonsense.
-  bool receive(std::vector<Frame>& frames);
+  // What poll() said of it: receive() may find something.
+  bool readable() const { return readable_; }
+  void set_readable(bool readable) { readable_ = readable; }
+  // Appends at most `most` frames of what has arrived and keeps the rest; false: the other side has
+  // closed or is gone, or sent nonsense.
+  bool receive(std::vector<Frame>& frames, std::size_t most = SIZE_MAX);
   void close() { socket_ = Descriptor(); }
 
  private:
   Descriptor socket_;
   std::string out_, in_;
+  bool readable_ = false;
 };
+
+constexpr double kConnectSeconds = 30;  // for all ranks to find rank 0
 
 struct Process {  // of the job, as every rank knows it
   std::string host;
@@ -73,12 +81,17 @@ struct Process {  // of the job, as every rank knows it
 
 std::string host_name();
 std::string random_token();
-// Listens on a free port of all IPv4 addresses; `address` becomes "PORT A.B.C.D A.B.C.D ...".
+// Listens on a free port of all addresses of this machine; `address` becomes "PORT ADDRESS ...":
+// IPv4, and IPv6 where there is any.
 Descriptor listen_anywhere(std::string& address);
-// Accepts one rank in [1, size) each; links[rank]. Strangers are turned away.
+// Accepts and welcomes one rank in [1, size) each; links[rank]. Strangers are turned away. Raises
+// the limit of open files to what so many ranks need.
 std::vector<Link> accept_ranks(const Descriptor& listener, int size, const std::string& token,
                                const std::vector<Process>& members);
-// Tries the addresses in order; on rank 0's own machine the loopback.
-Link connect_to_root(const std::string& address, bool same_host, const Process& root);
+// Tries the addresses in order, again and again, on rank 0's own machine the loopback first; the
+// first that answers `hello` with a welcome is rank 0, for the same address and port may be another
+// program on another machine. Gives up after `seconds`.
+Link connect_to_root(const std::string& address, bool same_host, const Process& root,
+                     const std::string& hello, double seconds = kConnectSeconds);
 
 }  // namespace grist::comm

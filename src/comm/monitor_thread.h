@@ -124,7 +124,7 @@ class Hub final : public Monitor::Thread {
   bool all_left() const;
 
   std::vector<Peer> peers_;
-  double next_pulse_ = 0;
+  double next_pulse_ = 0, next_look_ = 0;
   // A rank's fatal error; that it lost a peer is held back, for the closed connection says more.
   std::optional<Verdict> held_;
   double held_until_ = 0;

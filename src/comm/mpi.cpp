@@ -162,7 +162,7 @@ std::unique_ptr<Communicator> mpi_world(std::shared_ptr<MpiEngine> engine) {
     MPI_Comm_size(MPI_COMM_WORLD, &size);
     MPI_Comm_get_attr(MPI_COMM_WORLD, MPI_TAG_UB, static_cast<void*>(&largest_tag), &found);
   }
-  // At least 32767 by the standard; 2^28 and more where it is used.
+  // At least 32767 by the standard, which is room for 7; a run needs 4.
   job->numbers = (found != 0 ? *largest_tag : 32767) >> kSequenceBits;
   const int number = job->take_number();  // the first, so it is the same on all ranks
   std::vector<Member> members(static_cast<std::size_t>(size), Member{0, number});

@@ -1,7 +1,11 @@
 // Steps that many ranks save and other numbers of ranks load; one rank's failure on all of them.
+#include <atomic>
+#include <chrono>
 #include <fstream>
+#include <thread>
 
 #include "ckpt/rank_fixture.h"
+#include "ckpt/storage_models.h"
 #include "grist/core/check.h"
 
 namespace grist::test {
@@ -236,6 +240,28 @@ TEST(BackgroundSave, WritesWhatWasThereAtTheStart) {
   });
   EXPECT_EQ(steps_in(temp / "c"), (std::vector<std::int64_t>{5, 4}));
   EXPECT_TRUE(all_steps_verify(temp / "c"));
+}
+
+// An error that the other ranks cannot know is no verdict: they wait for this rank, so it must say
+// so at once, also when nobody asks for the verdict.
+TEST(BackgroundSave, AnErrorOfOneRankAloneIsThrown) {
+  const TempFolder temp;
+  std::atomic<int> thrown = 0;
+  const auto body = [&](comm::Communicator& c) {
+    State state(1);
+    FaultyStorage storage(c.rank() == 1 ? Fault::crash : Fault::none, 1);  // no Error: no agreement
+    BackgroundSave saves(c, temp / "c", kRun, rank_slices(state, c.rank(), c.size(), 0),
+                         {.storage = &storage});
+    saves.start(rank_request(state, 1, c));
+    try {
+      while (saves.busy()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    } catch (const Error&) {
+      ++thrown;
+      throw;
+    }
+  };
+  EXPECT_THROW(comm::run_local(3, body), Error);
+  EXPECT_EQ(thrown, 3);
 }
 
 TEST(BackgroundSave, InTheForegroundTakesNoCopy) {

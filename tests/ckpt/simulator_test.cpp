@@ -83,13 +83,18 @@ class Lives {
     for (std::int64_t i = 0; i <= life.saves; ++i) {
       const std::int64_t step = loaded + std::max<std::int64_t>(i, 1);
       State state(step);
-      saves.start(rank_request(state, step, c));
-      const std::optional<SaveVerdict> verdict = saves.finish();
+      std::optional<SaveVerdict> verdict;
+      try {
+        saves.start(rank_request(state, step, c));
+        verdict = saves.finish();
+      } catch (const Error&) {  // this rank or another was lost
+        if (storage.dead()) throw Crash{};
+        throw;
+      }
       if (storage.dead()) throw Crash{};
       outcomes_[static_cast<std::size_t>(c.rank())].push_back(
           verdict->error ? Outcome{verdict->error->code(), verdict->error->what()} : Outcome{});
       if (!verdict->error) acknowledge(step);
-      if (verdict->error && verdict->error->code() == ExitCode::peer_lost) throw *verdict->error;
     }
   }
 

@@ -1,6 +1,7 @@
 // The local transport and the collectives on it.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <atomic>
 #include <tuple>
 
@@ -52,6 +53,61 @@ TEST(LocalTransport, ReduceScatterAddsByTheTree) {
     for (auto i = offsets[self]; i < offsets[self + 1]; ++i)
       EXPECT_EQ(buffer[static_cast<std::size_t>(i)], 0.0F);
   });
+}
+
+// Enough ranks for several rounds of the collectives' trees, with uneven last rounds.
+TEST(LocalTransport, ManyRanks) {
+  for (const int ranks : {16, 17, 40, 257}) {
+    run_local(ranks, [&](Communicator& c) {
+      barrier(c);
+      const int last = c.size() - 1;
+      EXPECT_EQ(all_reduce_max(c, std::int64_t{c.rank() == last / 2 ? 7 : -c.rank()}), 7);
+      EXPECT_EQ(all_reduce_sum(c, std::int64_t{c.rank()}), std::int64_t{last} * c.size() / 2);
+      const std::array<double, 2> own = {1.0 * c.rank(), 0.5};
+      const std::vector<double> all = all_gather(c, own);
+      for (int p = 0; p < c.size(); ++p) EXPECT_EQ(all[static_cast<std::size_t>(p) * 2], p);
+      for (const int root : {0, last / 3, last})
+        EXPECT_EQ(broadcast(c, std::to_string(c.rank()), root), std::to_string(root));
+      std::vector<std::int64_t> counts = {1, c.rank(), 5};
+      all_reduce_sum(c, std::span(counts));
+      EXPECT_EQ(counts, (std::vector<std::int64_t>{c.size(), std::int64_t{last} * c.size() / 2,
+                                                   5 * std::int64_t{c.size()}}));
+      const std::vector<std::string> at_last = gather(c, std::to_string(c.rank()), last);
+      EXPECT_EQ(at_last.size(), c.rank() == last ? static_cast<std::size_t>(ranks) : 0U);
+      if (c.rank() == last) {
+        EXPECT_EQ(at_last[static_cast<std::size_t>(last / 2)], std::to_string(last / 2));
+      }
+    });
+  }
+}
+
+// 1000 ranks must not talk in pairs about every micro-batch.
+TEST(LocalTransport, SmallValuesTakeFewMessages) {
+  run_local(40, [](Communicator& c) {
+    const std::uint64_t before = c.activity().operations;
+    all_reduce_max(c, 1);
+    EXPECT_EQ(c.activity().operations - before, 2U);
+  });
+}
+
+// Its buffers are on the stack that unwinds: the wait in the destructor must neither end before the
+// messages have moved nor last for ever.
+TEST(LocalTransport, AnErrorWithAnOperationUnderWayEndsAll) {
+  try {
+    run_local(2, [](Communicator& c) {
+      const auto other = c.split(0);
+      std::int64_t value = 0;
+      if (c.rank() == 0) {
+        const Receive receive{1, std::as_writable_bytes(std::span(&value, 1))};
+        const Pending never = c.exchange({}, {&receive, 1});
+        fail(ExitCode::io, "disk full");
+      }
+      barrier(*other);
+    });
+    FAIL() << "no error";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ExitCode::io) << e.what();
+  }
 }
 
 TEST(LocalTransport, OneRanksErrorEndsTheWaitsOfAll) {

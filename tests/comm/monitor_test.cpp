@@ -2,7 +2,11 @@
 // instead. Real processes: monitor_process_test.cpp.
 #include "grist/comm/monitor.h"
 
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <condition_variable>
@@ -13,6 +17,7 @@
 #include "grist/comm/collectives.h"
 #include "grist/comm/local.h"
 #include "grist/core/check.h"
+#include "src/comm/monitor_link.h"
 
 namespace grist::comm {
 namespace {
@@ -88,6 +93,63 @@ TEST(Monitor, OrderlyEndAtDifferentTimes) {
     std::this_thread::sleep_for(milliseconds(50 * c.rank()));
     monitor.stop();
   });
+  watched.expect_quiet();
+}
+
+// Rank 0 comes late to its listener: what the others say right after their hello must not be lost.
+TEST(Monitor, AnEndRightAfterTheStart) {
+  Watched watched(1);
+  run_local(3, [&](Communicator& c) {
+    const auto texts = [&, calls = 0](const std::string& text) mutable {
+      std::vector<std::string> all = all_gather(c, text);
+      if (c.rank() == 0 && ++calls == 2) std::this_thread::sleep_for(milliseconds(200));
+      return all;
+    };
+    Monitor monitor({c.rank(), c.size(), c.shared_activity(), texts}, watched.options(c.rank()));
+    monitor.stop();
+  });
+  watched.expect_quiet();
+}
+
+// Another program listens at the address that rank 0 has named, as on a machine with the same
+// private network: it accepts, and is not taken for rank 0.
+TEST(Monitor, AStrangerAtRankZerosAddress) {
+  for (const bool answers : {true, false}) {
+    const int stranger = ::socket(AF_INET, SOCK_STREAM, 0);
+    sockaddr_in own{};
+    own.sin_family = AF_INET;
+    own.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof own;
+    ASSERT_EQ(::bind(stranger, reinterpret_cast<sockaddr*>(&own), size), 0);
+    ASSERT_EQ(::listen(stranger, 8), 0);
+    ASSERT_EQ(::getsockname(stranger, reinterpret_cast<sockaddr*>(&own), &size), 0);
+    std::thread hangs_up([&] {
+      const int fd = ::accept(stranger, nullptr, nullptr);
+      if (answers) {
+        EXPECT_EQ(::send(fd, "220 mail.example.org ESMTP\r\n", 28, MSG_NOSIGNAL), 28);
+      }
+      ::close(fd);
+      ::close(stranger);  // from now on nobody is there
+    });
+    const auto connect = [&] {
+      connect_to_root(std::to_string(ntohs(own.sin_port)) + " 127.0.0.1", false, {"node1", 17},
+                      "token1", 0.3);
+    };
+    EXPECT_THROW(connect(), Error);
+    hangs_up.join();
+  }
+}
+
+// More ranks than a program may have files open at first.
+TEST(Monitor, RaisesTheLimitOfOpenFiles) {
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  if (before.rlim_max < 512) GTEST_SKIP() << "no room to raise the limit";
+  const rlimit few{64, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+  Watched watched(5);
+  watched.run(40, [](Communicator& c, Monitor&) { barrier(c); });
+  setrlimit(RLIMIT_NOFILE, &before);
   watched.expect_quiet();
 }
 

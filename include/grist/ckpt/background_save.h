@@ -8,6 +8,10 @@
 // from a reduced value, e.g. once a step:
 //   if (comm::all_reduce_max(world, saves.busy() ? 1 : 0) == 0) { verdict = saves.poll(); ... }
 // All ranks then have the verdict, and it is the same on all: step, bytes and error.
+//
+// A save that ended here by an error which the others do not know (no memory for a message, a lost
+// peer) is no verdict: they may wait for this rank for ever. busy(), start(), poll() and finish()
+// throw it, and the job cannot go on.
 #include <chrono>
 #include <deque>
 #include <future>
@@ -25,8 +29,7 @@ struct SaveVerdict {
   double pause = 0;         // seconds for which start() held the caller up
   double seconds = 0;       // from start() to the commit or the error
   int pruned = 0;           // old steps removed
-  // Empty: the step is committed and survives a power cut. The same line on all ranks, unless a
-  // rank was lost (peer_lost).
+  // Empty: the step is committed and survives a power cut. The same line on all ranks.
   std::optional<Error> error;
 };
 
@@ -50,10 +53,10 @@ class BackgroundSave {
   BackgroundSave(const BackgroundSave&) = delete;
   BackgroundSave& operator=(const BackgroundSave&) = delete;
 
-  bool busy() const;  // a save is under way here
+  bool busy();  // a save is under way here
   // All ranks call. Waits for the save before, copies what the slices of request.shards point at,
-  // and begins. With several ranks, and also alone, `shards` is one list. Throws only for a broken
-  // contract (more bytes than announced); everything else is in the verdict.
+  // and begins. With several ranks, and also alone, `shards` is one list. Throws for a broken
+  // contract (more bytes than announced) and as above; everything else is in the verdict.
   void start(SaveRequest request);
   // The verdict of a save that has ended, the oldest first; each comes once.
   std::optional<SaveVerdict> poll();
@@ -63,9 +66,14 @@ class BackgroundSave {
  private:
   using Clock = std::chrono::steady_clock;
   void copy(SaveRequest& request) const;
-  SaveVerdict save(const SaveRequest& request, Clock::time_point begin) noexcept;
+  struct Ended {
+    SaveVerdict verdict;
+    bool agreed = true;
+  };
+  Ended save(const SaveRequest& request, Clock::time_point begin) noexcept;
   void prune(SaveVerdict& verdict);
   void wait();
+  void keep(Ended ended);
   void wait_for_thread() const;
 
   std::shared_ptr<comm::Activity> activity_;  // of the caller's thread
@@ -75,7 +83,7 @@ class BackgroundSave {
   Buffer copy_;
   SaveRequest request_;  // of the save that is under way; points into copy_
   std::deque<SaveVerdict> verdicts_;
-  std::future<SaveVerdict> running_;  // last: waits before the rest goes
+  std::future<Ended> running_;  // last: waits before the rest goes
 };
 
 }  // namespace grist
