@@ -73,6 +73,9 @@ struct Process {  // of the job, as every rank knows it
 
 std::string host_name();
 std::string random_token();
+// Whether this process is the first of its machine that asks for `name`; the name is its own until
+// `held` goes, or the process ends.
+bool is_first_on_machine(const std::string& name, Descriptor& held);
 // Listens on a free port of all IPv4 addresses; `address` becomes "PORT A.B.C.D A.B.C.D ...".
 Descriptor listen_anywhere(std::string& address);
 // Accepts one rank in [1, size) each; links[rank]. Strangers are turned away.
