@@ -69,6 +69,7 @@ TEST_F(RankFaults, ADeadRankIsNamedAndOtherRanksGoOn) {
     expect_goes_on(run, 1 << round % 3);
     ASSERT_FALSE(HasFailure()) << "round " << round;
   }
+  tally(scaled(4), "ranks of eight killed, the job gone on");
 }
 
 // R10: the other kinds of hang are in tests/comm.
@@ -88,6 +89,7 @@ TEST_F(RankFaults, AStoppedRankIsNamedAndOtherRanksGoOn) {
     expect_goes_on(run, 1 << round % 3);
     ASSERT_FALSE(HasFailure()) << "round " << round;
   }
+  tally(scaled(3), "ranks of eight stopped, the job gone on");
 }
 
 // R24: a rank that gets a fifth of its time is named within 50 steps, and not ended.
@@ -120,6 +122,7 @@ TEST_F(RankFaults, ASlowRankIsNamedAndLeftAlone) {
     const std::size_t step = o.err.rfind("step ", at);
     EXPECT_LE(std::stoi(o.err.substr(step + 5)), begun + 50) << o;
   }
+  tally(scaled(1), "slow ranks of five");
 }
 
 // R1, R7, R8: everything killed at a random moment, then another number of ranks goes on.
@@ -145,6 +148,7 @@ TEST_F(RankFaults, KilledJobsGoOnWithOtherRanksAndTheSameBits) {
     expect_same_run(world() / run, world() / "ranks-undisturbed");
     ASSERT_FALSE(HasFailure()) << "round " << round;
   }
+  tally(killed, "jobs of 2 to 8 ranks killed");
 }
 
 // R12: mpirun forwards USR1; TERM goes to the ranks themselves, as srun sends it.
@@ -176,6 +180,7 @@ TEST_F(RankFaults, SignalsSaveAndEndWith75) {
     expect_same_run(world() / run, world() / "ranks-undisturbed");
     ASSERT_FALSE(HasFailure()) << "round " << round;
   }
+  tally(stopped, "jobs of eight ranks stopped by signals");
 }
 
 // R13, R8: slices of one run, as a scheduler gives them, each on another number of ranks.
@@ -193,6 +198,7 @@ TEST_F(RankFaults, TwentySlicesAreOneRun) {
   }
   EXPECT_EQ(slices, 20);  // one step a slice
   expect_same_run(world() / "sliced", world() / "whole-of-20");
+  tally(slices, "slices of one run");
 }
 
 }  // namespace

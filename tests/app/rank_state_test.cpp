@@ -113,6 +113,7 @@ TEST(RankDisks, ADamagedShardIsNamedAndTheStepBeforeUsed) {
     expect_same_run(world() / run, world() / "sharded-16");
     ASSERT_FALSE(HasFailure()) << "round " << round;
   }
+  tally(scaled(4), "shards of eight damaged");
 }
 
 }  // namespace

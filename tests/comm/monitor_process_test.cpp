@@ -221,6 +221,7 @@ TEST(MonitorProcesses, AKilledRankIsNamed) {
     job.expect_named(culprit, "died, last seen at step 30 in backward; ");
     EXPECT_EQ(job.status(culprit), 128 + SIGKILL);
   }
+  test::tally(test::scaled(4), "ranks killed (monitor)");
 }
 
 TEST(MonitorProcesses, LosingRankZeroIsSaidByOne) {
@@ -229,6 +230,7 @@ TEST(MonitorProcesses, LosingRankZeroIsSaidByOne) {
     job.wait(20);
     job.expect_named(0, "died; ");
   }
+  test::tally(test::scaled(3), "ranks killed (monitor)");
 }
 
 // Others die with it; who lives says it once, though the dying may still look alive.
@@ -243,6 +245,7 @@ TEST(MonitorProcesses, LosingRankZeroAndOthersIsSaidByOneThatLives) {
     EXPECT_EQ(job.output().find("error: ", 1), std::string::npos) << job.output();
     for (const int rank : {3, 4}) EXPECT_EQ(job.status(rank), 76);
   }
+  test::tally(test::scaled(3), "ranks killed (monitor)");
 }
 
 // A stopped rank cannot speak, and must not keep the others from it.
@@ -264,6 +267,7 @@ TEST(MonitorProcesses, AStoppedRankIsNamed) {
     job.expect_named(culprit, "is stopped or its machine is lost: ");
     EXPECT_EQ(job.status(culprit), kStillRunning);
   }
+  test::tally(test::scaled(3), "ranks hanging (monitor)");
 }
 
 TEST(MonitorProcesses, AnEndlessLoopIsNamedAndShown) {
@@ -284,6 +288,7 @@ TEST(MonitorProcesses, AnEndlessLoopIsNamedAndShown) {
     if (kThreadSanitizer) continue;  // it keeps signals from busy threads
     EXPECT_EQ(job.output().find("no answer"), std::string::npos) << job.output();
   }
+  test::tally(test::scaled(2), "ranks hanging (monitor)");
 }
 
 TEST(MonitorProcesses, ABlockedReadIsNamed) {
@@ -298,6 +303,7 @@ TEST(MonitorProcesses, ABlockedReadIsNamed) {
     job.expect_named(culprit, "hangs: ");
     EXPECT_EQ(job.status(culprit), 76);
   }
+  test::tally(test::scaled(2), "ranks hanging (monitor)");
 }
 
 TEST(MonitorProcesses, ASleepIsNamed) {
@@ -306,6 +312,7 @@ TEST(MonitorProcesses, ASleepIsNamed) {
     job.wait(20);
     job.expect_named(1, "hangs: ");
   }
+  test::tally(test::scaled(1), "ranks hanging (monitor)");
 }
 
 TEST(MonitorProcesses, AnEarlyReturnFromACollectiveIsNamed) {
@@ -318,6 +325,7 @@ TEST(MonitorProcesses, AnEarlyReturnFromACollectiveIsNamed) {
                      "is missing: it has ended its run after 30 operations; ranks 0, 1, 2, 4 wait");
     EXPECT_EQ(job.status(3), 76);
   }
+  test::tally(test::scaled(1), "ranks hanging (monitor)");
 }
 
 TEST(MonitorProcesses, AFatalErrorEndsAllWithItsCode) {
