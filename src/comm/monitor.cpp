@@ -86,7 +86,7 @@ std::unique_ptr<Monitor::Thread> Monitor::Thread::connect(const Member& member,
   const bool same_host = members[0].host == members[static_cast<std::size_t>(member.rank)].host;
   Link link = connect_to_root(root.substr(space + 1), same_host, members[0],
                               token + std::to_string(member.rank));
-  return std::make_unique<Spoke>(member, std::move(members), options, std::move(link));
+  return std::make_unique<Spoke>(member, std::move(members), options, std::move(link), token);
 }
 
 void Monitor::Thread::start() {

@@ -10,6 +10,7 @@
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -271,6 +272,18 @@ std::string random_token() {
   std::string token;
   for (const unsigned char b : bytes) token += fmt::format("{:02x}", b);
   return token;
+}
+
+bool is_first_on_machine(const std::string& name, Descriptor& held) {
+  sockaddr_un address{};  // an abstract name: a zero first, no file
+  address.sun_family = AF_UNIX;
+  name.copy(address.sun_path + 1, sizeof address.sun_path - 1);
+  const auto size =
+      offsetof(sockaddr_un, sun_path) + 1 + std::min(name.size(), sizeof address.sun_path - 1);
+  held = Descriptor(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  return ::bind(held.get(), reinterpret_cast<const sockaddr*>(&address),
+                static_cast<socklen_t>(size)) == 0 ||
+         errno != EADDRINUSE;
 }
 
 Descriptor listen_anywhere(std::string& address) {

@@ -81,6 +81,9 @@ struct Process {  // of the job, as every rank knows it
 
 std::string host_name();
 std::string random_token();
+// Whether this process is the first of its machine that asks for `name`; the name is its own until
+// `held` goes, or the process ends.
+bool is_first_on_machine(const std::string& name, Descriptor& held);
 // Listens on a free port of all addresses of this machine; `address` becomes "PORT ADDRESS ...":
 // IPv4, and IPv6 where there is any.
 Descriptor listen_anywhere(std::string& address);

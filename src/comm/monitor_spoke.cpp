@@ -2,10 +2,8 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <csignal>
 #include <cstdio>
-#include <cstring>
 
 #include "monitor_thread.h"
 
@@ -15,19 +13,8 @@ namespace {
 
 constexpr double kVerdictSeconds = 1;  // for rank 0's answer to a fatal error
 constexpr double kRootSeconds = 1;     // for rank 0 to end first after its verdict
-constexpr double kLastWords = 0.3;     // until the rank that speaks for a lost rank 0 has spoken
-
-// Whether a process of this machine runs; a dead one that nobody has waited for does not.
-bool runs(pid_t pid) {
-  if (::kill(pid, 0) != 0) return errno == EPERM;
-  std::FILE* file = std::fopen(fmt::format("/proc/{}/stat", pid).c_str(), "re");
-  if (file == nullptr) return false;
-  char text[512] = {};
-  const std::size_t n = std::fread(text, 1, sizeof text - 1, file);
-  std::fclose(file);
-  const char* end = n > 0 ? std::strrchr(text, ')') : nullptr;  // "17 (name) S ..."
-  return end != nullptr && end[1] != '\0' && end[2] != 'Z' && end[2] != 'X';
-}
+constexpr double kLastWords = 0.3;     // for the one that speaks for a lost rank 0
+constexpr double kHeldSeconds = 1;     // for the others to see that one has spoken
 
 void sleep_seconds(double seconds) {
   std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
@@ -36,8 +23,10 @@ void sleep_seconds(double seconds) {
 }  // namespace
 
 Spoke::Spoke(const Monitor::Member& member, std::vector<Process> members, Monitor::Options options,
-             Link root)
-    : Thread(member, std::move(members), std::move(options)), root_(std::move(root)) {}
+             Link root, std::string token)
+    : Thread(member, std::move(members), std::move(options)),
+      root_(std::move(root)),
+      token_(std::move(token)) {}
 
 void Spoke::run() {
   pulse_ = monitor_clock();
@@ -110,26 +99,39 @@ void Spoke::obey(const std::string& verdict) {
 
 void Spoke::root_lost(const std::string& how) {
   arm(ExitCode::peer_lost);
-  if (speaks_for_lost_root())
+  Descriptor word;
+  if (speaks_for_lost_root(word)) {
     options_.say(fmt::format(
         "{} {}; this rank is at step {} in {}; the last committed checkpoint is whole: start the "
         "same command again (exit code 76)",
         name(0), how, activity_->step.load(), activity_->phase.load()));
-  sleep_seconds(kLastWords);
+    wait_for_neighbours();
+  } else {
+    sleep_seconds(kLastWords);
+  }
   end(ExitCode::peer_lost);
 }
 
-// The lowest living rank of rank 0's machine, and of the next machine in case that one is gone.
-bool Spoke::speaks_for_lost_root() const {
+// One rank of rank 0's machine, and one of the next machine in case that one is gone: the first
+// that takes the word. Whether a lower rank lives is no rule, for it may be dying or stopped too.
+bool Spoke::speaks_for_lost_root(Descriptor& word) const {
   const std::string& own = members_[static_cast<std::size_t>(rank_)].host;
   const auto is_elsewhere = [&](const Process& m) { return m.host != members_[0].host; };
   const auto second = std::find_if(members_.begin(), members_.end(), is_elsewhere);
   if (own != members_[0].host && (second == members_.end() || own != second->host)) return false;
-  for (int r = 1; r < rank_; ++r) {
-    const Process& m = members_[static_cast<std::size_t>(r)];
-    if (m.host == own && runs(m.pid)) return false;
-  }
-  return true;
+  return is_first_on_machine("grist-monitor-" + token_, word);
+}
+
+// Keeps the word until the other ranks of this machine have ended, so that none takes it after.
+void Spoke::wait_for_neighbours() const {
+  const std::string& own = members_[static_cast<std::size_t>(rank_)].host;
+  const auto lives = [&](const Process& m) {
+    const bool asked = &m != &members_[0] && &m != &members_[static_cast<std::size_t>(rank_)];
+    return asked && m.host == own && ::kill(m.pid, 0) == 0;
+  };
+  const double deadline = monitor_clock() + kHeldSeconds;
+  while (monitor_clock() < deadline && std::any_of(members_.begin(), members_.end(), lives))
+    sleep_seconds(0.01);
 }
 
 }  // namespace grist::comm

@@ -77,7 +77,7 @@ std::string verdict_text(ExitCode code, bool stacks);
 class Spoke final : public Monitor::Thread {
  public:
   Spoke(const Monitor::Member& member, std::vector<Process> members, Monitor::Options options,
-        Link root);
+        Link root, std::string token);
 
  private:
   void run() override;
@@ -85,9 +85,11 @@ class Spoke final : public Monitor::Thread {
   bool handle_frames(double now);
   void obey(const std::string& verdict);
   void root_lost(const std::string& how);
-  bool speaks_for_lost_root() const;
+  bool speaks_for_lost_root(Descriptor& word) const;
+  void wait_for_neighbours() const;
 
   Link root_;
+  std::string token_;  // of the job
   double pulse_ = 0, next_beat_ = 0;
   std::optional<double> fatal_deadline_;
   Fatal fatal_;

@@ -66,9 +66,10 @@ ExitCode Job::run(const std::function<ExitCode()>& body) {
     const ExitCode code = body();
     if (monitor_) monitor_->stop();
     return code;
-  } catch (const comm::Agreed&) {
+  } catch (const comm::Agreed& e) {
+    log::error("{}", e.what());  // before any rank ends, for the launcher then ends rank 0 as well
     if (monitor_) monitor_->stop();
-    throw;
+    return e.code();
   } catch (const Error& e) {
     end_all(e.code(), e.what());
   } catch (const std::bad_alloc&) {

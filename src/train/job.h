@@ -28,8 +28,9 @@ class Job {
   // From here on a rank that dies or hangs ends the job within `seconds`. One rank: nothing.
   void watch(double seconds);
 
-  // Runs `body` on every rank. An error that all ranks have agreed on (comm::agree) is thrown
-  // again; any other ends the whole job with its code and one line, within seconds.
+  // Runs `body` on every rank. An error that all ranks have agreed on (comm::agree) is said once,
+  // and its code is the result; any other ends the whole job with its code and one line, within
+  // seconds.
   ExitCode run(const std::function<ExitCode()>& body);
 
  private:

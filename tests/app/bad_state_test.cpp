@@ -1,7 +1,6 @@
 // Checkpoints that are damaged, foreign or missing, data that changed under them, and a full disk:
 // nothing is lost, nothing half-written, and never silently step 0.
-#include <sys/mount.h>
-#include <unistd.h>
+#include <optional>
 
 #include "app/support.h"
 #include "grist/ckpt/safetensors.h"
@@ -156,29 +155,15 @@ TEST_F(BadState, MovedDataIsTheSameData) {
   expect_same_run(part_, world() / "whole");
 }
 
-// A small file system of our own; needs root.
 class FullDisk : public BadState {
  protected:
   void SetUp() override {
     BadState::SetUp();
-    at_ = world() / "disk";
-    fs::create_directories(at_);
-    if (::geteuid() != 0 || ::mount("tmpfs", at_.c_str(), "tmpfs", 0, "size=4m") != 0)
-      GTEST_SKIP() << "mounting a small file system needs root";
-    mounted_ = true;
+    disk_.emplace(at_, "4m");
+    if (!disk_->mounted()) GTEST_SKIP() << "mounting a small file system needs root";
   }
-  void TearDown() override {
-    if (mounted_) ::umount2(at_.c_str(), MNT_DETACH);
-  }
-  // Leaves about `kib` free.
-  void fill(std::uint64_t kib) {
-    const std::uint64_t free = free_bytes(at_);
-    ASSERT_GT(free, kib * 1024);
-    const std::string zeros(free - kib * 1024, '\0');
-    File::create(at_ / "filler").write_at(0, std::as_bytes(std::span(zeros)));
-  }
-  fs::path at_;
-  bool mounted_ = false;
+  const fs::path at_ = world() / "disk";
+  std::optional<SmallDisk> disk_;
 };
 
 TEST_F(FullDisk, FailedSaveKeepsTheStepBefore) {
@@ -186,7 +171,7 @@ TEST_F(FullDisk, FailedSaveKeepsTheStepBefore) {
   const auto run = at_ / "run";
   ASSERT_EQ(saved_steps(run).back(), 8);
   const auto before = tensors(step_folder(run, 8));
-  fill(400);  // enough for lines of metrics, not for a checkpoint
+  disk_->leave(400);  // enough for lines of metrics, not for a checkpoint
 
   const Outcome o = world().train("disk/run", {"checkpoint.on_error=stop"});
 
@@ -197,7 +182,7 @@ TEST_F(FullDisk, FailedSaveKeepsTheStepBefore) {
   EXPECT_EQ(world().run({"checkpoint", "verify", "disk/run"}).code, 0);
   EXPECT_TRUE(tensors(step_folder(run, 8)) == before);
 
-  fs::remove(at_ / "filler");
+  disk_->make_space();
   const Outcome again = world().train("disk/run");
   EXPECT_EQ(again.code, 0) << again;
   EXPECT_NE(again.out.find("resuming at step 8"), std::string::npos) << again;
@@ -208,7 +193,7 @@ TEST_F(FullDisk, FailedSaveKeepsTheStepBefore) {
 // Checkpoints fail, the run goes on; only the last one must succeed.
 TEST_F(FullDisk, TrainingGoesOnWithoutCheckpoints) {
   ASSERT_EQ(world().train("disk/run", {"train.train_iters=8", "optim.lr_decay_iters=24"}).code, 0);
-  fill(400);
+  disk_->leave(400);
   const Outcome o = world().train("disk/run");
   EXPECT_EQ(o.code, 74) << o;
   const std::vector<std::string> said = lines(o.err);
@@ -223,12 +208,12 @@ TEST_F(FullDisk, TrainingGoesOnWithoutCheckpoints) {
 }
 
 TEST_F(FullDisk, NotAByteLeftAtTheStart) {
-  fill(0);
+  disk_->leave(0);
   const Outcome o = world().train("disk/run");
   EXPECT_EQ(lines(o.err).size(), 1U) << o;
   EXPECT_EQ(o.code, 74) << o;
   EXPECT_TRUE(saved_steps(at_ / "run").empty());
-  fs::remove(at_ / "filler");
+  disk_->make_space();
   EXPECT_EQ(world().train("disk/run").code, 0);
   expect_same_run(at_ / "run", world() / "whole");
 }

@@ -57,6 +57,7 @@ void Interrupted::kill_until_done(int kills) {
     expect_same_run(world() / run, world() / "undisturbed");
     ASSERT_FALSE(HasFailure()) << "round " << round;
   }
+  tally(kills, "runs of one rank killed");
 }
 
 TEST_F(Interrupted, KilledAtRandomMoments) {
@@ -93,6 +94,7 @@ void Interrupted::stop_until_done(int signal, int stops) {
     expect_same_run(world() / run, world() / "undisturbed");
     ASSERT_FALSE(HasFailure()) << "round " << round;
   }
+  tally(stops, "runs of one rank stopped by signals");
 }
 
 TEST_F(Interrupted, StoppedBySigterm) {

@@ -52,6 +52,20 @@ TEST(NonFinite, StepsAreSkippedCountedAndBounded) {
   EXPECT_EQ(counters.at("adam_steps").as_int(), last - 5);
 }
 
+// R14: eight ranks skip the same steps as one, say so once, and leave the same bits.
+TEST(NonFinite, ManyRanksSkipTogether) {
+  const Arguments sets = exploding({"checkpoint.save_interval=1", "parallel.deterministic=elastic",
+                                    "train.global_batch_size=16"});
+  const Outcome one = world().train("bang-alone", sets);
+  ASSERT_EQ(one.code, 79) << one;
+
+  const Outcome o = world().train("bang-together", sets, 8);
+
+  EXPECT_EQ(o.code, 79) << o;
+  EXPECT_EQ(warnings_and_errors(o), lines(one.err));
+  expect_same_run(world() / "bang-together", world() / "bang-alone");
+}
+
 TEST(NonFinite, ResumingComesToTheSameEnd) {
   const Arguments sets = exploding({"checkpoint.save_interval=3"});
   ASSERT_EQ(world().train("again", sets).code, 79);

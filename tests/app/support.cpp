@@ -2,13 +2,13 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <ostream>
@@ -21,12 +21,6 @@
 namespace grist::test {
 
 namespace fs = std::filesystem;
-
-int scaled(int count) {
-  const char* text = std::getenv("GRIST_TEST_SCALE");
-  const double scale = text != nullptr ? std::atof(text) : kSanitized ? 0.25 : 1.0;
-  return std::max(2, static_cast<int>(count * scale));
-}
 
 std::ostream& operator<<(std::ostream& stream, const Outcome& o) {
   return stream << "exit " << o.code << ", signal " << o.signal << "\n--- stdout\n"
@@ -229,6 +223,41 @@ const World& world() {
   return instance;
 }
 
+SmallDisk::SmallDisk(fs::path at, const char* size) : at_(std::move(at)) {
+  fs::create_directories(at_);
+  const std::string options = std::string("size=") + size;
+  mounted_ = ::mount("tmpfs", at_.c_str(), "tmpfs", 0, options.c_str()) == 0;
+}
+
+SmallDisk::~SmallDisk() {
+  if (mounted_) ::umount2(at_.c_str(), MNT_DETACH);
+}
+
+void SmallDisk::leave(std::uint64_t kib) const {
+  const std::uint64_t free = free_bytes(at_);
+  ASSERT_GT(free, kib * 1024);
+  const std::string zeros(free - kib * 1024, '\0');
+  File::create(at_ / "filler").write_at(0, std::as_bytes(std::span(zeros)));
+}
+
+void SmallDisk::make_space() const {
+  fs::remove(at_ / "filler");
+}
+
+bool reaches_step(Child& child, const std::string& run, int step) {
+  const fs::path metrics = world() / run / "metrics.jsonl";
+  for (int i = 0; i < 6000 && child.running(); ++i) {
+    if (fs::exists(metrics) && std::ssize(lines(read_text(metrics))) >= step) return true;
+    child.outlives(std::chrono::milliseconds(10));
+  }
+  return false;
+}
+
+int rank_at_step(Child& child, const std::string& run, int rank, int step) {
+  if (!reaches_step(child, run, step)) return 0;
+  return child.rank_pids()[static_cast<std::size_t>(rank)];
+}
+
 // ---- what a run leaves -----------------------------------------------------------------------
 
 std::vector<std::string> lines(const std::string& text) {
@@ -239,6 +268,20 @@ std::vector<std::string> lines(const std::string& text) {
     at = end + 1;
   }
   return out;
+}
+
+std::vector<std::string> warnings_and_errors(const Outcome& o) {
+  std::vector<std::string> out = lines(o.err);
+  std::erase_if(out, [](const std::string& line) {
+    return !line.starts_with("warning: ") && !line.starts_with("error: ");
+  });
+  return out;
+}
+
+int occurrences(const std::string& text, const std::string& word) {
+  int n = 0;
+  for (std::size_t at = text.find(word); at != std::string::npos; at = text.find(word, at + 1)) ++n;
+  return n;
 }
 
 std::vector<Json> metrics_records(const fs::path& run) {

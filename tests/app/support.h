@@ -12,18 +12,10 @@
 #include <vector>
 
 #include "grist/core/json.h"
+#include "support/scale.h"
 #include "support/temporary_folder.h"
 
 namespace grist::test {
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-inline constexpr bool kSanitized = true;
-#else
-inline constexpr bool kSanitized = false;
-#endif
-
-// `count` on a plain build; less where everything is slower, more with GRIST_TEST_SCALE=4.
-int scaled(int count);
 
 struct Outcome {
   int code = -1;   // exit status; -1: ended by a signal
@@ -85,6 +77,27 @@ const World& world();  // made when first asked for, once a process
 std::string word_salad(int documents, std::uint64_t seed);
 extern const char* const kTinyConfig;
 
+// A small file system for a full disk; needs root.
+class SmallDisk {
+ public:
+  SmallDisk(std::filesystem::path at, const char* size);  // size: of tmpfs, e.g. "4m"
+  ~SmallDisk();
+  SmallDisk(const SmallDisk&) = delete;
+  SmallDisk& operator=(const SmallDisk&) = delete;
+  bool mounted() const { return mounted_; }
+  void leave(std::uint64_t kib) const;  // fills all but about this much
+  void make_space() const;              // until here
+
+ private:
+  std::filesystem::path at_;
+  bool mounted_ = false;
+};
+
+// Waits until rank `rank` lives and the run has reached `step`: its process id, or 0 if the run
+// ends before or a minute passes.
+int rank_at_step(Child& child, const std::string& run, int rank, int step);
+bool reaches_step(Child& child, const std::string& run, int step);
+
 // ---- what a run leaves ---------------------------------------------------------------------
 
 std::vector<Json> metrics_records(const std::filesystem::path& run);
@@ -100,6 +113,9 @@ std::filesystem::path shard_of(const std::filesystem::path& run, int step);
 // Everything below a folder, for "nothing was written".
 std::vector<std::string> tree(const std::filesystem::path& folder);
 std::vector<std::string> lines(const std::string& text);
+// The lines that grist wrote to standard error: mpirun has words of its own.
+std::vector<std::string> warnings_and_errors(const Outcome& o);
+int occurrences(const std::string& text, const std::string& word);
 
 // Same metrics and the same bytes in the last checkpoint.
 void expect_same_run(const std::filesystem::path& got, const std::filesystem::path& want);

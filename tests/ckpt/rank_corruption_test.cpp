@@ -5,6 +5,7 @@
 
 #include "ckpt/rank_fixture.h"
 #include "grist/core/check.h"
+#include "support/scale.h"
 
 namespace grist::test {
 namespace {
@@ -121,7 +122,7 @@ TEST(RankCorruption, EveryMutationIsFoundByAllRanks) {
   });
   const std::string warnings = ::testing::internal::GetCapturedStderr();
 
-  fmt::print("{} mutations, all found\n", found);
+  tally(found, "mutations of a checkpoint of four ranks");
   EXPECT_EQ(std::count(warnings.begin(), warnings.end(), '\n'), found) << "one warning each";
   EXPECT_TRUE(verify_step(step).ok());
 }

@@ -6,6 +6,7 @@
 #include "ckpt/rank_fixture.h"
 #include "ckpt/storage_models.h"
 #include "grist/core/check.h"
+#include "support/scale.h"
 
 namespace grist::test {
 namespace {
@@ -162,7 +163,7 @@ TEST_P(EveryOperation, MayBeTheLastOne) {
     }
   }
   RecordProperty("crashes", crashes);
-  fmt::print("{} crash points\n", crashes);
+  tally(crashes, "crash points of a save");
   EXPECT_GT(crashes, world == 1 ? 250 : 700);
 }
 INSTANTIATE_TEST_SUITE_P(Worlds, EveryOperation,
@@ -199,7 +200,7 @@ TEST(RankDisk, EveryErrorOfEveryOperationIsTheSameVerdictOnAllRanks) {
       }
     }
   }
-  fmt::print("{} errors\n", errors);
+  tally(errors, "disk errors of a save");
   EXPECT_GT(errors, 500);
 }
 
@@ -243,7 +244,8 @@ TEST(Simulator, AnnouncedStepsSurviveAnyHistory) {
   }
   const std::string warnings = ::testing::internal::GetCapturedStderr();
   EXPECT_EQ(warnings.find("is damaged"), std::string::npos) << warnings;
-  fmt::print("{} lives, {} faults\n", lives_lived, faults);
+  tally(lives_lived, "lives in the simulator");
+  tally(faults, "faults in them");
   EXPECT_GT(faults, wanted / 4);
 }
 
@@ -313,7 +315,7 @@ TEST(RankPowerCut, EveryAnnouncedStepIsThere) {
     EXPECT_EQ(cuts.lost, 0) << cuts.first;
     count += cuts.count;
   }
-  fmt::print("{} power cuts\n", count);
+  tally(count, "power cuts");
   EXPECT_GT(count, 3000);
 }
 

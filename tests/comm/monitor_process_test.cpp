@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <csignal>
@@ -14,6 +15,7 @@
 #include <thread>
 
 #include "grist/comm/monitor.h"
+#include "support/scale.h"
 
 namespace grist::comm {
 namespace {
@@ -212,47 +214,65 @@ Job faulty_job(int culprit, const std::function<void(Rank&)>& fault) {
 }
 
 TEST(MonitorProcesses, AKilledRankIsNamed) {
-  for (const int culprit : {1, 2, 3, 4}) {
+  for (int round = 0; round < test::scaled(4); ++round) {
+    const int culprit = 1 + round % 4;
     Job job = faulty_job(culprit, [](Rank&) { raise(SIGKILL); });
     job.wait(20);
     job.expect_named(culprit, "died, last seen at step 30 in backward; ");
     EXPECT_EQ(job.status(culprit), 128 + SIGKILL);
   }
+  test::tally(test::scaled(4), "ranks killed (monitor)");
 }
 
 TEST(MonitorProcesses, LosingRankZeroIsSaidByOne) {
-  for (int round = 0; round < 3; ++round) {
+  for (int round = 0; round < test::scaled(3); ++round) {
     Job job = faulty_job(0, [](Rank&) { raise(SIGKILL); });
     job.wait(20);
     job.expect_named(0, "died; ");
   }
+  test::tally(test::scaled(3), "ranks killed (monitor)");
 }
 
-TEST(MonitorProcesses, LosingRankZeroIsSaidByTheLowestThatLives) {
+// Others die with it; who lives says it once, though the dying may still look alive.
+TEST(MonitorProcesses, LosingRankZeroAndOthersIsSaidByOneThatLives) {
+  for (int round = 0; round < test::scaled(3); ++round) {
+    Job job = faulty_job(0, [](Rank&) { sleep_ms(1'000'000); });
+    sleep_ms(500);
+    for (const int rank : {2, 1, 0}) job.signal(rank, SIGSTOP);
+    for (const int rank : {2, 1, 0}) job.signal(rank, SIGKILL);
+    job.wait(20);
+    EXPECT_EQ(job.output().find("error: rank 0 (host "), 0U) << job.output();
+    EXPECT_EQ(job.output().find("error: ", 1), std::string::npos) << job.output();
+    for (const int rank : {3, 4}) EXPECT_EQ(job.status(rank), 76);
+  }
+  test::tally(test::scaled(3), "ranks killed (monitor)");
+}
+
+// A stopped rank cannot speak, and must not keep the others from it.
+TEST(MonitorProcesses, LosingRankZeroWhileAnotherIsStoppedIsSaid) {
   Job job = faulty_job(0, [](Rank&) { sleep_ms(1'000'000); });
   sleep_ms(500);
-  job.signal(2, SIGSTOP);  // so that it cannot be the one
   job.signal(1, SIGSTOP);
-  job.signal(0, SIGSTOP);
-  for (const int rank : {2, 1, 0}) job.signal(rank, SIGKILL);
-  job.wait(20);
-  EXPECT_NE(job.output().find("error: rank 0 (host "), std::string::npos) << job.output();
-  EXPECT_EQ(job.output().find("error: ", 1), std::string::npos) << job.output();
-  EXPECT_EQ(job.status(3), 76);
-  EXPECT_EQ(job.status(4), 76);
+  job.signal(0, SIGKILL);
+  job.wait(20, 1);
+  EXPECT_EQ(job.output().find("error: rank 0 (host "), 0U) << job.output();
+  for (const int rank : {2, 3, 4}) EXPECT_EQ(job.status(rank), 76);
 }
 
 TEST(MonitorProcesses, AStoppedRankIsNamed) {
-  for (const int culprit : {0, 1, 4}) {
+  for (int round = 0; round < test::scaled(3); ++round) {
+    const int culprit = std::array{0, 1, 4}[round % 3];
     Job job = faulty_job(culprit, [](Rank&) { raise(SIGSTOP); });
     job.wait(20, culprit);
     job.expect_named(culprit, "is stopped or its machine is lost: ");
     EXPECT_EQ(job.status(culprit), kStillRunning);
   }
+  test::tally(test::scaled(3), "ranks hanging (monitor)");
 }
 
 TEST(MonitorProcesses, AnEndlessLoopIsNamedAndShown) {
-  for (const int culprit : {0, 3}) {
+  for (int round = 0; round < test::scaled(2); ++round) {
+    const int culprit = round % 2 == 0 ? 0 : 3;
     Job job = faulty_job(culprit, [](Rank&) { loop_for_ever(); });
     job.wait(20);
     job.expect_named(culprit, "hangs: no sign of life for ");
@@ -268,10 +288,12 @@ TEST(MonitorProcesses, AnEndlessLoopIsNamedAndShown) {
     if (kThreadSanitizer) continue;  // it keeps signals from busy threads
     EXPECT_EQ(job.output().find("no answer"), std::string::npos) << job.output();
   }
+  test::tally(test::scaled(2), "ranks hanging (monitor)");
 }
 
-TEST(MonitorProcesses, ASleepAndABlockedReadAreNamed) {
-  for (const int culprit : {2, 4}) {
+TEST(MonitorProcesses, ABlockedReadIsNamed) {
+  for (int round = 0; round < test::scaled(2); ++round) {
+    const int culprit = round % 2 == 0 ? 2 : 4;
     Job job = faulty_job(culprit, [](Rank&) {
       int ends[2];
       char byte;
@@ -281,19 +303,29 @@ TEST(MonitorProcesses, ASleepAndABlockedReadAreNamed) {
     job.expect_named(culprit, "hangs: ");
     EXPECT_EQ(job.status(culprit), 76);
   }
-  Job job = faulty_job(1, [](Rank&) { sleep_ms(1'000'000); });
-  job.wait(20);
-  job.expect_named(1, "hangs: ");
+  test::tally(test::scaled(2), "ranks hanging (monitor)");
+}
+
+TEST(MonitorProcesses, ASleepIsNamed) {
+  for (int round = 0; round < test::scaled(1); ++round) {
+    Job job = faulty_job(1, [](Rank&) { sleep_ms(1'000'000); });
+    job.wait(20);
+    job.expect_named(1, "hangs: ");
+  }
+  test::tally(test::scaled(1), "ranks hanging (monitor)");
 }
 
 TEST(MonitorProcesses, AnEarlyReturnFromACollectiveIsNamed) {
-  Job job([](int rank, Rank& self, Monitor&) {
-    for (int i = 0; rank != 3 || i < kFaultStep; ++i) self.step(i);
-  });
-  job.wait(20);
-  job.expect_named(3,
-                   "is missing: it has ended its run after 30 operations; ranks 0, 1, 2, 4 wait");
-  EXPECT_EQ(job.status(3), 76);
+  for (int round = 0; round < test::scaled(1); ++round) {
+    Job job([](int rank, Rank& self, Monitor&) {
+      for (int i = 0; rank != 3 || i < kFaultStep; ++i) self.step(i);
+    });
+    job.wait(20);
+    job.expect_named(3,
+                     "is missing: it has ended its run after 30 operations; ranks 0, 1, 2, 4 wait");
+    EXPECT_EQ(job.status(3), 76);
+  }
+  test::tally(test::scaled(1), "ranks hanging (monitor)");
 }
 
 TEST(MonitorProcesses, AFatalErrorEndsAllWithItsCode) {

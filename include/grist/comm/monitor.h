@@ -14,7 +14,7 @@
 // Then every rank writes the stacks of its threads to stderr, and all end with peer_lost. Somebody
 // who beats while the others wait, e.g. a long save, is no hang: long phases must beat.
 // A fatal error of one rank (fail()): rank 0 says it once, all ranks end with its code.
-// Rank 0 lost or stopped: the lowest living rank of its machine says so, and of the next machine.
+// Rank 0 lost or stopped: one living rank of its machine says so, and one of the next machine.
 #include <functional>
 #include <memory>
 #include <string>

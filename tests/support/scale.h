@@ -1,0 +1,28 @@
+#pragma once
+// How often a test repeats what chance decides.
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <iostream>
+
+namespace grist::test {
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool kSanitized = true;
+#else
+inline constexpr bool kSanitized = false;
+#endif
+
+// `count` on a plain build; less where everything is slower, more with GRIST_TEST_SCALE=4.
+inline int scaled(int count) {
+  const char* text = std::getenv("GRIST_TEST_SCALE");
+  const double scale = text != nullptr ? std::atof(text) : kSanitized ? 0.25 : 1.0;
+  return std::max(2, static_cast<int>(count * scale));
+}
+
+// Says on standard output what was done, for scripts/soak.sh to add up.
+inline void tally(std::int64_t count, const char* what) {
+  std::cout << "tally: " << count << ' ' << what << std::endl;
+}
+
+}  // namespace grist::test
