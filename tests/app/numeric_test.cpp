@@ -1,6 +1,13 @@
 // Steps that are not finite: skipped and counted, nothing changes, and the run ends before it
 // wastes a night.
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+
 #include "app/support.h"
+#include "grist/ckpt/checkpoint.h"
+#include "grist/ckpt/safetensors.h"
 
 namespace grist::test {
 namespace {
@@ -64,6 +71,74 @@ TEST(NonFinite, ManyRanksSkipTogether) {
   EXPECT_EQ(o.code, 79) << o;
   EXPECT_EQ(warnings_and_errors(o), lines(one.err));
   expect_same_run(world() / "bang-together", world() / "bang-alone");
+}
+
+// The rarest token of the training data: some steps meet it, and then one or two ranks of eight.
+std::size_t rarest_token() {
+  const std::string bytes = read_text(world() / "train.bin");
+  std::map<std::uint16_t, int> counts;
+  for (std::size_t i = 0; i + 1 < bytes.size(); i += 2) {
+    std::uint16_t token = 0;
+    std::memcpy(&token, &bytes[i], sizeof token);
+    ++counts[token];
+  }
+  return std::min_element(counts.begin(), counts.end(),
+                          [](const auto& a, const auto& b) { return a.second < b.second; })
+      ->first;
+}
+
+// The checkpoint, saved by one rank, again, but with a row of the embeddings that is no number.
+void poison_embedding(const std::filesystem::path& run, int step, std::size_t token) {
+  const CheckpointReader good(step_folder(run, step));
+  const SafetensorsReader shard(shard_of(run, step));
+  std::map<std::string, std::string> values = tensors(good.path());
+  SaveRequest request{.step = step, .state = good.state(), .shards = {{}}};
+  for (const SafetensorsEntry& e : shard.header().entries) {
+    std::string& bytes = values.at(e.name);
+    if (e.name == "model.embed_tokens.weight") {
+      const auto row = static_cast<std::size_t>(e.shape[1]) * sizeof(float);
+      for (std::size_t at = token * row; at < (token + 1) * row; at += sizeof(float)) {
+        const float nan = std::numeric_limits<float>::quiet_NaN();
+        std::memcpy(&bytes[at], &nan, sizeof nan);
+      }
+    }
+    request.shards[0].push_back(whole(e.name, {bytes.data(), e.dtype.value(), e.shape}));
+  }
+  for (const char* text : {"config.yaml", "tokenizer.json"})
+    request.texts.push_back({text, good.text(text)});
+  CheckpointFolder(run / "checkpoints", good.manifest().uuid).save(request);
+}
+
+// R14: few ranks of eight meet the token; none updates, and the steps without it are taken.
+TEST(NonFinite, WhatFewRanksMeetIsSkippedByAll) {
+  const Arguments sets = {"parallel.deterministic=elastic", "train.global_batch_size=16",
+                          "train.eval_interval=0",          "optim.lr_decay_iters=24",
+                          "checkpoint.save_interval=1",     "checkpoint.keep=0",
+                          "train.max_nonfinite_steps=20"};
+  Arguments begin = sets;
+  begin.emplace_back("train.train_iters=4");
+  ASSERT_EQ(world().train("poisoned", begin).code, 0);
+  poison_embedding(world() / "poisoned", 4, rarest_token());
+  std::filesystem::copy(world() / "poisoned", world() / "poisoned-together",
+                        std::filesystem::copy_options::recursive);
+
+  const Outcome one = world().train("poisoned", sets);
+  const Outcome all = world().train("poisoned-together", sets, 8);
+
+  ASSERT_EQ(one.code, 0) << one;
+  EXPECT_EQ(all.code, 0) << all;
+  const int skipped = occurrences(all.err, "the update is skipped");
+  EXPECT_GE(skipped, 1) << all;
+  EXPECT_LT(skipped, 20) << all;
+  EXPECT_EQ(warnings_and_errors(all), lines(one.err));
+  for (const std::string& line : warnings_and_errors(all)) {
+    const int step = std::stoi(line.substr(line.find("step ") + 5));
+    EXPECT_TRUE(tensors(step_folder(world() / "poisoned-together", step)) ==
+                tensors(step_folder(world() / "poisoned-together", step - 1)))
+        << line;
+  }
+  expect_same_run(world() / "poisoned-together", world() / "poisoned");
+  tally(skipped, "steps that few of eight ranks could not take");
 }
 
 TEST(NonFinite, ResumingComesToTheSameEnd) {

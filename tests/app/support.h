@@ -113,7 +113,8 @@ std::filesystem::path shard_of(const std::filesystem::path& run, int step);
 // Everything below a folder, for "nothing was written".
 std::vector<std::string> tree(const std::filesystem::path& folder);
 std::vector<std::string> lines(const std::string& text);
-// The lines that grist wrote to standard error: mpirun has words of its own.
+// What grist wrote to standard error but that a rank is slow, which on a busy machine may be so:
+// mpirun has words of its own.
 std::vector<std::string> warnings_and_errors(const Outcome& o);
 int occurrences(const std::string& text, const std::string& word);
 

@@ -115,6 +115,11 @@ class Job {
 
   pid_t pid(int rank) const { return pids_[rank]; }
   void signal(int rank, int number) const { kill(pids_[rank], number); }
+  void stop(int rank) const {  // returns when all of it stands still
+    int status = 0;
+    signal(rank, SIGSTOP);
+    waitpid(pids_[rank], &status, WUNTRACED);
+  }
   // Exit code, or 128 + signal, or kStillRunning.
   int status(int rank) const { return statuses_[rank]; }
   const std::string& output() const { return output_; }
@@ -238,7 +243,7 @@ TEST(MonitorProcesses, LosingRankZeroAndOthersIsSaidByOneThatLives) {
   for (int round = 0; round < test::scaled(3); ++round) {
     Job job = faulty_job(0, [](Rank&) { sleep_ms(1'000'000); });
     sleep_ms(500);
-    for (const int rank : {2, 1, 0}) job.signal(rank, SIGSTOP);
+    for (const int rank : {0, 1, 2}) job.stop(rank);  // so that rank 0 names nobody
     for (const int rank : {2, 1, 0}) job.signal(rank, SIGKILL);
     job.wait(20);
     EXPECT_EQ(job.output().find("error: rank 0 (host "), 0U) << job.output();
@@ -252,7 +257,7 @@ TEST(MonitorProcesses, LosingRankZeroAndOthersIsSaidByOneThatLives) {
 TEST(MonitorProcesses, LosingRankZeroWhileAnotherIsStoppedIsSaid) {
   Job job = faulty_job(0, [](Rank&) { sleep_ms(1'000'000); });
   sleep_ms(500);
-  job.signal(1, SIGSTOP);
+  job.stop(1);
   job.signal(0, SIGKILL);
   job.wait(20, 1);
   EXPECT_EQ(job.output().find("error: rank 0 (host "), 0U) << job.output();
