@@ -31,8 +31,7 @@ std::ostream& operator<<(std::ostream& stream, const Outcome& o) {
 // ---- processes -------------------------------------------------------------------------------
 
 namespace {
-// Sessions of their own, so that what a killed job leaves behind does not disturb the next one; and
-// no ranks that spin while others need the core.
+// Ranks that wait give up their core: there are more of them than cores.
 Arguments mpirun(int ranks) {
   return {
       GRIST_MPIRUN, "-n",        std::to_string(ranks), "--oversubscribe", "--allow-run-as-root",
