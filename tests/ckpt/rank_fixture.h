@@ -87,6 +87,7 @@ inline std::int64_t loaded_step(comm::Communicator& c, const std::filesystem::pa
   if (!reader) return -1;
   State want(reader->step());
   for (const TensorDestination& d : wanted) {
+    if (d.begin == d.end) continue;  // nothing, at no address
     const std::size_t width = size_of(d.dtype);
     EXPECT_EQ(
         std::memcmp(d.data, want.bytes(d.name).data() + static_cast<std::size_t>(d.begin) * width,
