@@ -13,7 +13,3 @@ find_package(PkgConfig REQUIRED)
 pkg_check_modules(zstd REQUIRED IMPORTED_TARGET libzstd)
 pkg_check_modules(pcre2 REQUIRED IMPORTED_TARGET libpcre2-8)
 find_package(BLAS)  # OpenBLAS: the yardstick of the benchmarks, not on the training path
-
-if(NOT GRIST_CUDA STREQUAL "OFF")
-  message(STATUS "CUDA backend: not part of this version; building the CPU backend only")
-endif()

@@ -12,11 +12,12 @@ endif()
 
 add_library(grist_flags INTERFACE)
 target_include_directories(grist_flags INTERFACE ${PROJECT_SOURCE_DIR}/include)
-target_compile_options(grist_flags INTERFACE -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor
-                                             -ffp-contract=off  # a*b+c is fused only where the code says fma
-                                             -fno-math-errno -fno-omit-frame-pointer)
+set(GRIST_WARNINGS -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor)
+set(GRIST_ARITHMETIC -ffp-contract=off  # a*b+c is fused only where the code says fma
+                     -fno-math-errno -fno-omit-frame-pointer)
+target_compile_options(grist_flags INTERFACE $<$<COMPILE_LANGUAGE:C,CXX>:${GRIST_WARNINGS};${GRIST_ARITHMETIC}>)
 if(CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)  # new warnings of newer compilers must not stop a user
-  target_compile_options(grist_flags INTERFACE -Werror)
+  target_compile_options(grist_flags INTERFACE $<$<COMPILE_LANGUAGE:C,CXX>:-Werror>)
 endif()
 find_program(GRIST_MOLD mold)
 if(GRIST_MOLD AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_GREATER_EQUAL 12.1)

@@ -54,10 +54,36 @@
   X(add, Add)
 
 #define GRIST_DECLARE(name, Args) void name(const Context& ctx, const ops::Args& a);
+#define GRIST_MEMBER(name, Args) void (*name)(const Context& ctx, const ops::Args& a);
+
+namespace grist {
+
+// A backend that a program may or may not contain.
+struct Backend {
+  GRIST_OPS(GRIST_MEMBER)
+  std::size_t (*weight_bytes)(DType dtype, const Shape& shape);
+};
+
+}  // namespace grist
 
 namespace grist::cpu {
 GRIST_OPS(GRIST_DECLARE)
 std::size_t weight_bytes(DType dtype, const Shape& shape);
 }  // namespace grist::cpu
 
+namespace grist::cuda {
+GRIST_OPS(GRIST_DECLARE)
+std::size_t weight_bytes(DType dtype, const Shape& shape);
+// Makes Device::cuda known to this program (core/device.h, and the operations below). False where
+// no usable GPU or driver is there; `why` then says so in one line.
+bool enable(int device_index, std::string& why);
+}  // namespace grist::cuda
+
+namespace grist::ops {
+// What runs operations on Device::cuda; null: nothing does. Set by cuda::enable().
+const Backend* cuda_backend();
+void set_cuda_backend(const Backend* backend);
+}  // namespace grist::ops
+
 #undef GRIST_DECLARE
+#undef GRIST_MEMBER

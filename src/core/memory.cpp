@@ -7,6 +7,7 @@
 #include <new>
 
 #include "grist/core/check.h"
+#include "grist/core/device.h"
 
 namespace grist {
 
@@ -16,6 +17,17 @@ constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::size_t kMinChunk = std::size_t{1} << 20;
 std::size_t round_up(std::size_t n, std::size_t to) {
   return (n + to - 1) / to * to;
+}
+
+// Zero-filled; null when there is not enough.
+std::byte* allocate_host(std::size_t bytes) {
+  const bool large = bytes >= kHugePage;
+  const std::size_t size = round_up(bytes, large ? kHugePage : kAlign);
+  void* p = std::aligned_alloc(large ? kHugePage : kAlign, size);
+  if (p == nullptr) return nullptr;
+  if (large) madvise(p, size, MADV_HUGEPAGE);  // fewer TLB misses; a refusal changes nothing
+  std::memset(p, 0, size);
+  return static_cast<std::byte*>(p);
 }
 }  // namespace
 
@@ -43,26 +55,25 @@ std::size_t MemoryLedger::total_bytes() const {
 
 Buffer::Buffer(std::size_t bytes, Device device, std::string_view label, MemoryLedger* ledger)
     : bytes_(bytes) {
-  GRIST_CHECK(device == Device::cpu, "this build has no CUDA memory");
   if (bytes == 0) return;
-  const bool large = bytes >= kHugePage;
-  const std::size_t size = round_up(bytes, large ? kHugePage : kAlign);
-  void* p = std::aligned_alloc(large ? kHugePage : kAlign, size);
+  std::byte* p = device == Device::cuda ? cuda_device().allocate(bytes) : allocate_host(bytes);
   if (p == nullptr) {
     fail(ExitCode::out_of_memory,
-         "out of memory: {} for {}; use a smaller model, micro_batch_size or recompute: full",
-         human_bytes(bytes), label);
+         "out of {}memory: {} for {}; use a smaller model, micro_batch_size or recompute: full",
+         device == Device::cuda ? "device " : "", human_bytes(bytes), label);
   }
-  if (large) madvise(p, size, MADV_HUGEPAGE);  // fewer TLB misses; a refusal changes nothing
-  std::memset(p, 0, size);
   data_ = std::unique_ptr<std::byte, BufferFree>(
-      static_cast<std::byte*>(p), BufferFree{device, bytes, std::string(label), ledger});
+      p, BufferFree{device, bytes, std::string(label), ledger});
   if (ledger != nullptr) ledger->add(label, bytes);
 }
 
 void BufferFree::operator()(std::byte* p) const noexcept {
   if (ledger != nullptr) ledger->remove(label, bytes);
-  std::free(p);
+  if (device == Device::cuda) {
+    if (DeviceRuntime* runtime = find_cuda_device()) runtime->release(p);
+  } else {
+    std::free(p);
+  }
 }
 
 TensorView Buffer::view(DType dtype, const Shape& shape, std::size_t offset_bytes) const {

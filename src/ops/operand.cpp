@@ -34,8 +34,22 @@ void require_scratch(const char* op, const Context& ctx) {
   if (ctx.scratch == nullptr) fail(ExitCode::internal, "{}: Context::scratch is missing", op);
 }
 
-void no_cuda(const char* op) {
-  fail(ExitCode::device_unavailable, "{}: this build has no CUDA backend; use device: cpu", op);
+namespace {
+const Backend* cuda = nullptr;
+}  // namespace
+
+const Backend* cuda_backend() {
+  return cuda;
+}
+
+void set_cuda_backend(const Backend* backend) {
+  cuda = backend;
+}
+
+const Backend& require_cuda(const char* op) {
+  if (cuda == nullptr)
+    fail(ExitCode::device_unavailable, "{}: this program has no CUDA backend; use device: cpu", op);
+  return *cuda;
 }
 
 }  // namespace grist::ops

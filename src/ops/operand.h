@@ -18,13 +18,16 @@ void require_if_given(const char* op, const char* operand, const ConstTensorView
 void require_rank(const char* op, const char* operand, const ConstTensorView& v, int rank);
 void require_weight(const char* op, const WeightView& w, Device device, const Shape& shape);
 void require_scratch(const char* op, const Context& ctx);
-[[noreturn]] void no_cuda(const char* op);
+// The registered CUDA backend; Error{device_unavailable} without one.
+const Backend& require_cuda(const char* op);
 
 }  // namespace grist::ops
 
 // Runs the operation on the context's backend.
-#define GRIST_DISPATCH(name, ctx, a)                                         \
-  do {                                                                       \
-    if ((ctx).device == ::grist::Device::cuda) ::grist::ops::no_cuda(#name); \
-    ::grist::cpu::name((ctx), (a));                                          \
+#define GRIST_DISPATCH(name, ctx, a)                      \
+  do {                                                    \
+    if ((ctx).device == ::grist::Device::cuda)            \
+      ::grist::ops::require_cuda(#name).name((ctx), (a)); \
+    else                                                  \
+      ::grist::cpu::name((ctx), (a));                     \
   } while (false)

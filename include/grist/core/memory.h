@@ -39,7 +39,8 @@ struct BufferFree {  // Buffer's deleter; tells the ledger
   void operator()(std::byte* p) const noexcept;
 };
 
-// Owns bytes on one device, 64-byte aligned (2 MiB for large ones), zero-filled on the CPU.
+// Owns bytes on one device, 64-byte aligned (2 MiB for large ones on the CPU, 256 bytes on a GPU),
+// zero-filled on the CPU.
 // Move-only. Throws Error{out_of_memory} naming the label and the size.
 class Buffer {
  public:

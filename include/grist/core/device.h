@@ -1,0 +1,64 @@
+#pragma once
+// What the rest of the program needs of a device that is not the CPU: memory, copies, waiting. core
+// knows no such device; a backend registers itself (kernels/backends.h). The helpers below work for
+// tensors of either device, so callers need not ask where one lies.
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "grist/core/context.h"
+#include "grist/core/tensor.h"
+
+struct CUstream_st;
+
+namespace grist {
+
+class DeviceRuntime {
+ public:
+  virtual ~DeviceRuntime() = default;
+  virtual std::string describe() const = 0;  // "NVIDIA H200, compute capability 9.0, 139.8 GiB"
+
+  // Device memory, 256-byte aligned, not cleared; null when there is not enough. release() waits
+  // until the device has finished with it.
+  virtual std::byte* allocate(std::size_t bytes) = 0;
+  virtual void release(std::byte* p) noexcept = 0;
+  // Host memory that the device reads and writes directly; copies from and to it are asynchronous.
+  virtual std::byte* allocate_pinned(std::size_t bytes) = 0;
+  virtual void release_pinned(std::byte* p) noexcept = 0;
+
+  // Work on one stream is done in order. A stream belongs to its maker.
+  virtual CUstream_st* make_stream() = 0;
+  virtual void destroy_stream(CUstream_st* s) noexcept = 0;
+  virtual void wait(CUstream_st* s) = 0;  // until all work on it is done
+  // Work put on `later` after this call starts only when the work on `earlier` so far is done.
+  virtual void order(CUstream_st* earlier, CUstream_st* later) = 0;
+
+  // In the order of the stream. `from` of copy_in may be reused at once unless it is pinned; what
+  // copy_out writes is there after wait().
+  virtual void copy_in(CUstream_st* s, void* to, const void* from, std::size_t bytes) = 0;
+  virtual void copy_out(CUstream_st* s, void* to, const void* from, std::size_t bytes) = 0;
+  virtual void copy(CUstream_st* s, void* to, const void* from, std::size_t bytes) = 0;
+  virtual void clear(CUstream_st* s, void* to, std::size_t bytes) = 0;
+};
+
+// The CUDA device of this process; null: this program has none. set_ is called once, at start.
+DeviceRuntime* find_cuda_device();
+void set_cuda_device(DeviceRuntime* runtime);
+// Error{device_unavailable} where there is none.
+DeviceRuntime& cuda_device();
+
+// ---- either device ---------------------------------------------------------------------------
+// These end when the data is there, except copy_in(), whose source may be reused at once.
+
+void copy_in(const Context& ctx, const TensorView& to, const void* from);
+void copy_out(const Context& ctx, void* to, const ConstTensorView& from);
+void copy(const Context& ctx, const TensorView& to, const ConstTensorView& from);
+void wait(const Context& ctx);
+template <class T> std::vector<T> to_host(const Context& ctx, const ConstTensorView& v) {
+  std::vector<T> out(static_cast<std::size_t>(v.numel()));
+  v.template as<T>();  // checks the type
+  copy_out(ctx, out.data(), v);
+  return out;
+}
+
+}  // namespace grist

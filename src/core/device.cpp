@@ -1,0 +1,62 @@
+#include "grist/core/device.h"
+
+#include <cstring>
+
+#include "grist/core/check.h"
+
+namespace grist {
+
+namespace {
+DeviceRuntime* cuda = nullptr;
+}  // namespace
+
+DeviceRuntime* find_cuda_device() {
+  return cuda;
+}
+
+void set_cuda_device(DeviceRuntime* runtime) {
+  cuda = runtime;
+}
+
+DeviceRuntime& cuda_device() {
+  if (cuda == nullptr)
+    fail(ExitCode::device_unavailable,
+         "this program has no CUDA device; use device: cpu, or a build with CUDA on a machine with "
+         "a GPU");
+  return *cuda;
+}
+
+void copy_in(const Context& ctx, const TensorView& to, const void* from) {
+  if (to.bytes() == 0) return;
+  if (ctx.device == Device::cuda) {
+    cuda_device().copy_in(ctx.stream, to.data, from, to.bytes());
+  } else {
+    std::memcpy(to.data, from, to.bytes());
+  }
+}
+
+void copy_out(const Context& ctx, void* to, const ConstTensorView& from) {
+  if (from.bytes() == 0) return;
+  if (ctx.device == Device::cuda) {
+    cuda_device().copy_out(ctx.stream, to, from.data, from.bytes());
+    cuda_device().wait(ctx.stream);
+  } else {
+    std::memcpy(to, from.data, from.bytes());
+  }
+}
+
+void copy(const Context& ctx, const TensorView& to, const ConstTensorView& from) {
+  GRIST_CHECK(to.bytes() == from.bytes(), "copy of {} bytes into {}", from.bytes(), to.bytes());
+  if (to.bytes() == 0) return;
+  if (ctx.device == Device::cuda) {
+    cuda_device().copy(ctx.stream, to.data, from.data, to.bytes());
+  } else {
+    std::memcpy(to.data, from.data, to.bytes());
+  }
+}
+
+void wait(const Context& ctx) {
+  if (ctx.device == Device::cuda) cuda_device().wait(ctx.stream);
+}
+
+}  // namespace grist
