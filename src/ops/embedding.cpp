@@ -24,6 +24,7 @@ void embedding_backward(const Context& ctx, const EmbeddingBackward& a) {
   require("embedding_backward", "dtable", a.dtable, DType::f32, a.dtable.shape);
   require("embedding_backward", "ids", a.ids, DType::i32, {N});
   require("embedding_backward", "dy", a.dy, DType::f32, {N, D});
+  require_scratch("embedding_backward", ctx);
   if (N * D == 0) return;
   GRIST_DISPATCH(embedding_backward, ctx, a);
 }
