@@ -77,7 +77,9 @@ GRIST_OPS(GRIST_DECLARE)
 std::size_t weight_bytes(DType dtype, const Shape& shape);
 // Makes Device::cuda known to this program (core/device.h, and the operations below). False where
 // no usable GPU or driver is there; `why` then says so in one line.
+// The GPU is number device_index modulo the GPUs there are.
 bool enable(int device_index, std::string& why);
+int device_count();
 }  // namespace grist::cuda
 
 namespace grist::ops {

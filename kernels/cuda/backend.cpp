@@ -1,4 +1,4 @@
-// The table of this backend's operations, and the error check that all of them use.
+// The error check that all of this backend uses.
 #include <cuda_runtime.h>
 
 #include <string>

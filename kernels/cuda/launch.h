@@ -51,5 +51,7 @@ struct DeviceInfo {
   std::size_t shared_memory_per_block = 0;  // bytes, opt-in maximum
 };
 const DeviceInfo& device_info();
+// For tests: kernels are chosen as on another device. Returns what was there before.
+int override_compute_capability(int capability);
 
 }  // namespace grist::cuda

@@ -1,0 +1,157 @@
+// The device itself: memory, streams and copies for the rest of the program (core/device.h), and
+// the choice of a GPU.
+#include <cuda_runtime.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "grist/core/device.h"
+#include "grist/core/error.h"
+#include "kernels/backends.h"
+#include "launch.h"
+
+namespace grist::cuda {
+
+namespace {
+
+cudaStream_t native(CUstream_st* s) {
+  return reinterpret_cast<cudaStream_t>(s);
+}
+
+// CUDA's current device belongs to a thread; every thread that comes here gets ours.
+int device = 0;
+void bind_thread() {
+  thread_local bool bound = false;
+  if (!bound) check(cudaSetDevice(device), "the GPU");
+  bound = true;
+}
+
+class Runtime final : public DeviceRuntime {
+ public:
+  std::string description;
+  std::string describe() const override { return description; }
+
+  std::byte* allocate(std::size_t bytes) override {
+    bind_thread();
+    void* p = nullptr;
+    const cudaError_t status = cudaMalloc(&p, bytes);
+    if (status == cudaErrorMemoryAllocation) {
+      cudaGetLastError();  // the error is told; later calls must not meet it again
+      return nullptr;
+    }
+    check(status, "device memory");
+    return static_cast<std::byte*>(p);
+  }
+  void release(std::byte* p) noexcept override { cudaFree(p); }
+
+  std::byte* allocate_pinned(std::size_t bytes) override {
+    bind_thread();
+    void* p = nullptr;
+    const cudaError_t status = cudaMallocHost(&p, bytes);
+    if (status == cudaErrorMemoryAllocation) {
+      cudaGetLastError();
+      return nullptr;
+    }
+    check(status, "pinned host memory");
+    return static_cast<std::byte*>(p);
+  }
+  void release_pinned(std::byte* p) noexcept override { cudaFreeHost(p); }
+
+  CUstream_st* make_stream() override {
+    bind_thread();
+    cudaStream_t s = nullptr;
+    check(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking), "stream");
+    return reinterpret_cast<CUstream_st*>(s);
+  }
+  void destroy_stream(CUstream_st* s) noexcept override { cudaStreamDestroy(native(s)); }
+  void wait(CUstream_st* s) override { check(cudaStreamSynchronize(native(s)), "the GPU's work"); }
+
+  void order(CUstream_st* earlier, CUstream_st* later) override {
+    if (earlier == later) return;
+    // An event may be destroyed at once: the wait keeps what it needs.
+    cudaEvent_t event = nullptr;
+    check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "event");
+    check(cudaEventRecord(event, native(earlier)), "event");
+    check(cudaStreamWaitEvent(native(later), event, 0), "event");
+    check(cudaEventDestroy(event), "event");
+  }
+
+  void copy_in(CUstream_st* s, void* to, const void* from, std::size_t bytes) override {
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, native(s)), "copy to the GPU");
+  }
+  void copy_out(CUstream_st* s, void* to, const void* from, std::size_t bytes) override {
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, native(s)), "copy from the GPU");
+  }
+  void copy(CUstream_st* s, void* to, const void* from, std::size_t bytes) override {
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, native(s)), "copy on the GPU");
+  }
+  void clear(CUstream_st* s, void* to, std::size_t bytes) override {
+    check(cudaMemsetAsync(to, 0, bytes, native(s)), "clearing on the GPU");
+  }
+};
+
+DeviceInfo info;
+Runtime runtime;
+
+#define GRIST_ENTRY(name, Args) name,
+const Backend kBackend = {GRIST_OPS(GRIST_ENTRY) weight_bytes};
+#undef GRIST_ENTRY
+
+constexpr int kLeastCapability = 80;  // bf16 mma.sync and cp.async
+
+}  // namespace
+
+const DeviceInfo& device_info() {
+  return info;
+}
+
+int override_compute_capability(int capability) {
+  const int before = info.compute_capability;
+  info.compute_capability = capability;
+  return before;
+}
+
+int device_count() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
+  cudaGetLastError();
+  return 0;
+}
+
+bool enable(int device_index, std::string& why) {
+  int count = 0;
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status != cudaSuccess || count == 0) {
+    cudaGetLastError();
+    why = status == cudaSuccess ? "no GPU" : cudaGetErrorString(status);
+    return false;
+  }
+  device = device_index % count;
+  cudaDeviceProp properties = {};
+  if (cudaGetDeviceProperties(&properties, device) != cudaSuccess ||
+      cudaSetDevice(device) != cudaSuccess) {
+    why = cudaGetErrorString(cudaGetLastError());
+    return false;
+  }
+  info.compute_capability = properties.major * 10 + properties.minor;
+  info.multiprocessors = properties.multiProcessorCount;
+  info.shared_memory_per_block = properties.sharedMemPerBlockOptin;
+  if (info.compute_capability < kLeastCapability) {
+    why = std::string(properties.name) + " has compute capability " +
+          std::to_string(properties.major) + "." + std::to_string(properties.minor) +
+          ", 8.0 or more is needed";
+    return false;
+  }
+  char text[64];
+  std::snprintf(text, sizeof text, ", compute capability %d.%d, %.1f GiB", properties.major,
+                properties.minor, static_cast<double>(properties.totalGlobalMem) / (1 << 30));
+  runtime.description = std::string(properties.name) + text;
+  set_cuda_device(&runtime);
+  ops::set_cuda_backend(&kBackend);
+  return true;
+}
+
+}  // namespace grist::cuda
