@@ -1,6 +1,7 @@
 #pragma once
 // What memory-bound kernels share: 16-byte loads where shapes and addresses allow them, else single
 // elements; and which elements a thread works on.
+#include <cstring>
 #include <initializer_list>
 #include <limits>
 #include <type_traits>
@@ -22,10 +23,31 @@ template <class T> const T* elements(const ConstTensorView& v) {
   return static_cast<const T*>(v.data);
 }
 
-// W consecutive elements: one load, of 16 bytes or of a single element.
+// W consecutive elements, loaded at once: 16 bytes, or a single element. Element i is a float.
 template <class T, int W> struct alignas(W * sizeof(T)) Vec {
   static_assert(W == 1 || W * sizeof(T) == 16, "one load");
   T v[W];
+  __device__ float operator[](int i) const { return to_float(v[i]); }
+  __device__ static Vec of(const float (&x)[W]) {
+    Vec out;
+    for (int i = 0; i < W; ++i) out.v[i] = from_float<T>(x[i]);
+    return out;
+  }
+};
+// Two to a register, which an array of 16-bit values is not once it is held.
+template <> struct alignas(16) Vec<bf16, 8> {
+  unsigned w[4];
+  __device__ float operator[](int i) const {
+    return __uint_as_float(i % 2 == 0 ? w[i / 2] << 16 : w[i / 2] & 0xffff0000U);
+  }
+  __device__ static Vec of(const float (&x)[8]) {
+    Vec out;
+    for (int i = 0; i < 4; ++i) {
+      const __nv_bfloat162 two = __floats2bfloat162_rn(x[2 * i], x[2 * i + 1]);
+      memcpy(&out.w[i], &two, sizeof two);
+    }
+    return out;
+  }
 };
 template <int W, class T> __device__ inline Vec<T, W> load(const T* p) {
   return *reinterpret_cast<const Vec<T, W>*>(p);
@@ -39,15 +61,15 @@ template <int W, class T> __device__ inline void load_floats(float (&to)[W], con
   constexpr int kPart = W == 1 ? 1 : Pack<T>::kSize;
   for (int j = 0; j < W; j += kPart) {
     const Vec<T, kPart> part = load<kPart>(p + j);
-    for (int i = 0; i < kPart; ++i) to[j + i] = to_float(part.v[i]);
+    for (int i = 0; i < kPart; ++i) to[j + i] = part[i];
   }
 }
 template <int W, class T> __device__ inline void store_floats(T* p, const float (&from)[W]) {
   constexpr int kPart = W == 1 ? 1 : Pack<T>::kSize;
   for (int j = 0; j < W; j += kPart) {
-    Vec<T, kPart> part;
-    for (int i = 0; i < kPart; ++i) part.v[i] = from_float<T>(from[j + i]);
-    store<kPart>(p + j, part);
+    float part[kPart];
+    for (int i = 0; i < kPart; ++i) part[i] = from[j + i];
+    store(p + j, Vec<T, kPart>::of(part));
   }
 }
 

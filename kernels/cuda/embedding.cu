@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(kBlockThreads)
 #pragma unroll
     for (int j = 0; j < kAhead; ++j)
       for (int i = 0; i < W; ++i)
-        if (same[j]) sum[i] += to_float(x[j].v[i]);
+        if (same[j]) sum[i] += x[j][i];
     more = same[kAhead - 1];
   }
   store_floats(dtable + id * std::int64_t{D} + d, sum);

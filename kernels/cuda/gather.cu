@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(kBlockThreads) gather_sum_kernel(const TokenSu
     for (int j = 0; j < kAhead; ++j) {
       if (row[j] < 0) continue;
       const float w = a.weights != nullptr ? weights[first + j] : 1.0F;
-      for (int i = 0; i < W; ++i) sum[i] += w * to_float(x[j].v[i]);
+      for (int i = 0; i < W; ++i) sum[i] += w * x[j][i];
     }
   }
   store_floats(a.y + n * a.D + d, sum);

@@ -63,13 +63,14 @@ template <class T> struct Forward {
 template <int W, class T>
 __device__ inline float add_residual(const Forward<T>& a, std::int64_t at, Vec<T, W>& h,
                                      const Vec<T, W>& residual) {
-  float squares = 0.0F;
-  for (int i = 0; i < W; ++i) {
-    if (a.residual != nullptr) h.v[i] = from_float<T>(to_float(h.v[i]) + to_float(residual.v[i]));
-    const float v = to_float(h.v[i]);
-    squares += v * v;
+  if (a.residual != nullptr) {
+    float sum[W];
+    for (int i = 0; i < W; ++i) sum[i] = h[i] + residual[i];
+    h = Vec<T, W>::of(sum);
   }
-  if (a.h != nullptr) store<W>(a.h + at, h);
+  if (a.h != nullptr) store(a.h + at, h);
+  float squares = 0.0F;
+  for (int i = 0; i < W; ++i) squares += h[i] * h[i];
   return squares;
 }
 
@@ -77,7 +78,7 @@ template <int W, class T>
 __device__ inline void scale(T* y, const float* weights, const Vec<T, W>& h, float rstd) {
   float w[W], out[W];
   load_floats(w, weights);
-  for (int i = 0; i < W; ++i) out[i] = to_float(h.v[i]) * rstd * w[i];
+  for (int i = 0; i < W; ++i) out[i] = h[i] * rstd * w[i];
   store_floats(y, out);
 }
 
@@ -142,7 +143,7 @@ __device__ inline float products(const float* weights, const Vec<T, W>& dy, cons
   float w[W], sum = 0.0F;
   load_floats(w, weights);
   for (int i = 0; i < W; ++i) {
-    const float g = to_float(dy.v[i]), x = to_float(h.v[i]);
+    const float g = dy[i], x = h[i];
     sum += g * w[i] * x;
     dw[i] += g * (x * rstd);
   }
@@ -155,16 +156,13 @@ __device__ inline void write_dh(T* dh, const float* weights, const Vec<T, W>& dy
                                 float c) {
   float w[W], out[W];
   load_floats(w, weights);
-  for (int i = 0; i < W; ++i)
-    out[i] = to_float(dresidual.v[i]) + (to_float(dy.v[i]) * w[i] - to_float(h.v[i]) * c) * rstd;
+  for (int i = 0; i < W; ++i) out[i] = dresidual[i] + (dy[i] * w[i] - h[i] * c) * rstd;
   store_floats(dh, out);
 }
 
 template <int W, class T> __device__ inline Vec<T, W> load_or_zeros(const T* p, std::int64_t at) {
-  if (p != nullptr) return load<W>(p + at);
-  Vec<T, W> zeros;
-  for (int i = 0; i < W; ++i) zeros.v[i] = from_float<T>(0.0F);
-  return zeros;
+  const float zeros[W] = {};
+  return p != nullptr ? load<W>(p + at) : Vec<T, W>::of(zeros);
 }
 
 // The vectors of a row that are not held in registers: only rows of a whole block have any.

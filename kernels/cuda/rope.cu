@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(kBlockThreads) rotate_kernel(const Rotation<T>
     if (h >= a.H) continue;
     float turned_low[W], turned_high[W];
     for (int k = 0; k < W; ++k) {
-      const float p = to_float(low[j].v[k]), q = to_float(high[j].v[k]);
+      const float p = low[j][k], q = high[j][k];
       turned_low[k] = p * cosine[k] - q * sine[k];
       turned_high[k] = q * cosine[k] + p * sine[k];
     }

@@ -38,8 +38,8 @@ __global__ void __launch_bounds__(kBlockThreads)
     if (item >= items) continue;
     float out[W];
     for (int i = 0; i < W; ++i) {
-      const float g = to_float(gate[j].v[i]);
-      out[i] = g * sigmoid<T>(g) * to_float(up[j].v[i]);
+      const float g = gate[j][i];
+      out[i] = g * sigmoid<T>(g) * up[j][i];
     }
     store_floats(a + Place<W>(item, F).a, out);
   }
@@ -65,9 +65,9 @@ __global__ void __launch_bounds__(kBlockThreads)
     const Place<W> at(item, F);
     float dgate[W], dup[W];
     for (int i = 0; i < W; ++i) {
-      const float g = to_float(gate[j].v[i]), s = sigmoid<T>(g), silu = g * s;
-      const float grad = to_float(d[j].v[i]);
-      dgate[i] = grad * to_float(up[j].v[i]) * (silu * (1.0F - s) + s);
+      const float g = gate[j][i], s = sigmoid<T>(g), silu = g * s;
+      const float grad = d[j][i];
+      dgate[i] = grad * up[j][i] * (silu * (1.0F - s) + s);
       dup[i] = grad * silu;
     }
     store_floats(dz + at.z, dgate);
