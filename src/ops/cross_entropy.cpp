@@ -12,11 +12,12 @@ void linear_cross_entropy(const Context& ctx, const LinearCrossEntropy& a) {
   GRIST_CHECK(a.w.shape.rank() == 2 && a.w.shape[0] > 0, "{}: w is {}, want (V, {})", kOp,
               a.w.shape.str(), D);
   const std::int64_t V = a.w.shape[0];
-  require(kOp, "x", a.x, DType::f32, {N, D});
-  require_weight(kOp, a.w, ctx.device, {V, D});
+  const DType A = require_activation(kOp, "x", ctx, a.x);
+  require(kOp, "x", a.x, A, {N, D});
+  require_weight(kOp, a.w, ctx.device, A, {V, D});
   require(kOp, "targets", a.targets, DType::i32, {N});
   require(kOp, "losses", a.losses, DType::f32, {N});
-  require_if_given(kOp, "dx", a.dx, DType::f32, {N, D});
+  require_if_given(kOp, "dx", a.dx, A, {N, D});
   require_if_given(kOp, "dw", a.dw, DType::f32, {V, D});
   // With no rows dx has no data and yet dw may be wanted (to be cleared), so only then may they
   // differ.

@@ -34,8 +34,9 @@ void gather_sum(const Context& ctx, const GatherSum& a) {
   const std::int64_t N = a.y.shape[0];
   const std::int64_t D = a.y.shape[1];
   const std::int64_t K = a.slot_row.shape[1];
-  require(kOp, "y", a.y, DType::f32, {N, D});
-  require(kOp, "rows", a.rows, DType::f32, {a.rows.shape[0], D});
+  const DType A = require_activation(kOp, "rows", ctx, a.rows);
+  require(kOp, "y", a.y, A, {N, D});
+  require(kOp, "rows", a.rows, A, {a.rows.shape[0], D});
   require(kOp, "slot_row", a.slot_row, DType::i32, {N, K});
   require_if_given(kOp, "weights", a.weights, DType::f32, {N, K});
   if (a.y.numel() == 0) return;
@@ -47,8 +48,9 @@ void gather_rows(const Context& ctx, const GatherRows& a) {
   require_rank(kOp, "y", a.y, 2);
   require_rank(kOp, "x", a.x, 2);
   const std::int64_t R = a.y.shape[0], D = a.y.shape[1], N = a.x.shape[0];
-  require(kOp, "y", a.y, DType::f32, {R, D});
-  require(kOp, "x", a.x, DType::f32, {N, D});
+  const DType A = require_activation(kOp, "x", ctx, a.x);
+  require(kOp, "y", a.y, A, {R, D});
+  require(kOp, "x", a.x, A, {N, D});
   require(kOp, "index", a.index, DType::i32, {R});
   if (a.y.numel() == 0) return;
   GRIST_DISPATCH(gather_rows, ctx, a);

@@ -11,7 +11,8 @@ void embedding_forward(const Context& ctx, const EmbeddingForward& a) {
   const std::int64_t D = a.table.shape[1];
   require("embedding_forward", "table", a.table, DType::f32, a.table.shape);
   require("embedding_forward", "ids", a.ids, DType::i32, {N});
-  require("embedding_forward", "y", a.y, DType::f32, {N, D});
+  const DType A = require_activation("embedding_forward", "y", ctx, a.y);
+  require("embedding_forward", "y", a.y, A, {N, D});
   if (N * D == 0) return;
   GRIST_DISPATCH(embedding_forward, ctx, a);
 }
@@ -23,7 +24,8 @@ void embedding_backward(const Context& ctx, const EmbeddingBackward& a) {
   const std::int64_t D = a.dtable.shape[1];
   require("embedding_backward", "dtable", a.dtable, DType::f32, a.dtable.shape);
   require("embedding_backward", "ids", a.ids, DType::i32, {N});
-  require("embedding_backward", "dy", a.dy, DType::f32, {N, D});
+  const DType A = require_activation("embedding_backward", "dy", ctx, a.dy);
+  require("embedding_backward", "dy", a.dy, A, {N, D});
   if (N * D == 0) return;
   GRIST_DISPATCH(embedding_backward, ctx, a);
 }

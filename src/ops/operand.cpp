@@ -22,9 +22,20 @@ void require_rank(const char* op, const char* operand, const ConstTensorView& v,
     fail(ExitCode::internal, "{}: {} is {}, want {} dims", op, operand, v.shape.str(), rank);
 }
 
-void require_weight(const char* op, const WeightView& w, Device device, const Shape& shape) {
+DType require_activation(const char* op, const char* operand, const Context& ctx,
+                         const ConstTensorView& v) {
+  if (v.dtype != DType::f32 && !(v.dtype == DType::bf16 && ctx.device == Device::cuda))
+    fail(ExitCode::internal, "{}: {} is {}, want f32{}", op, operand, name_of(v.dtype),
+         ctx.device == Device::cuda ? " or bf16" : "");
+  return v.dtype;
+}
+
+void require_weight(const char* op, const WeightView& w, Device device, DType dtype,
+                    const Shape& shape) {
   if (!(w.shape == shape))
     fail(ExitCode::internal, "{}: weight is {}, want {}", op, w.shape.str(), shape.str());
+  if (w.dtype != dtype)
+    fail(ExitCode::internal, "{}: weight is {}, want {}", op, name_of(w.dtype), name_of(dtype));
   if (w.device != device) fail(ExitCode::internal, "{}: the weight belongs to another backend", op);
   if (w.data == nullptr && shape.numel() > 0)
     fail(ExitCode::internal, "{}: the weight has no data", op);

@@ -16,7 +16,11 @@ void require(const char* op, const char* operand, const ConstTensorView& v, DTyp
 void require_if_given(const char* op, const char* operand, const ConstTensorView& v, DType dtype,
                       const Shape& shape);
 void require_rank(const char* op, const char* operand, const ConstTensorView& v, int rank);
-void require_weight(const char* op, const WeightView& w, Device device, const Shape& shape);
+// The dtype of activations in this call, which `v` tells: f32, or bf16 on CUDA.
+DType require_activation(const char* op, const char* operand, const Context& ctx,
+                         const ConstTensorView& v);
+void require_weight(const char* op, const WeightView& w, Device device, DType dtype,
+                    const Shape& shape);
 void require_scratch(const char* op, const Context& ctx);
 // The registered CUDA backend; Error{device_unavailable} without one.
 const Backend& require_cuda(const char* op);

@@ -18,7 +18,8 @@ void rope(const Context& ctx, const Rope& a) {
   require_rank(kOp, "x", a.x, 3);
   require_rank(kOp, "table", a.table, 2);
   const std::int64_t Dh = a.x.shape[2];
-  require(kOp, "x", a.x, DType::f32, a.x.shape);
+  const DType A = require_activation(kOp, "x", ctx, a.x);
+  require(kOp, "x", a.x, A, a.x.shape);
   require(kOp, "positions", a.positions, DType::i32, {a.x.shape[0]});
   require(kOp, "table", a.table, DType::f32, {a.table.shape[0], Dh});
   GRIST_CHECK(Dh % 2 == 0, "{}: head width {} is odd", kOp, Dh);

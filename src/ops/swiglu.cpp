@@ -9,8 +9,9 @@ void swiglu_forward(const Context& ctx, const SwigluForward& a) {
   require_rank(kOp, "a", a.a, 2);
   const std::int64_t N = a.a.shape[0];
   const std::int64_t F = a.a.shape[1];
-  require(kOp, "a", a.a, DType::f32, {N, F});
-  require(kOp, "z", a.z, DType::f32, {N, 2 * F});
+  const DType A = require_activation(kOp, "z", ctx, a.z);
+  require(kOp, "a", a.a, A, {N, F});
+  require(kOp, "z", a.z, A, {N, 2 * F});
   if (N == 0) return;
   GRIST_DISPATCH(swiglu_forward, ctx, a);
 }
@@ -20,9 +21,10 @@ void swiglu_backward(const Context& ctx, const SwigluBackward& a) {
   require_rank(kOp, "da", a.da, 2);
   const std::int64_t N = a.da.shape[0];
   const std::int64_t F = a.da.shape[1];
-  require(kOp, "da", a.da, DType::f32, {N, F});
-  require(kOp, "dz", a.dz, DType::f32, {N, 2 * F});
-  require(kOp, "z", a.z, DType::f32, {N, 2 * F});
+  const DType A = require_activation(kOp, "z", ctx, a.z);
+  require(kOp, "da", a.da, A, {N, F});
+  require(kOp, "dz", a.dz, A, {N, 2 * F});
+  require(kOp, "z", a.z, A, {N, 2 * F});
   if (N == 0) return;
   GRIST_DISPATCH(swiglu_backward, ctx, a);
 }

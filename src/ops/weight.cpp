@@ -23,7 +23,7 @@ std::size_t weight_bytes(Device device, DType dtype, const Shape& shape) {
 
 void refresh_weight(const Context& ctx, const RefreshWeight& a) {
   require_matrix("refresh_weight", ctx.device, a.out.dtype, a.out.shape);
-  require_weight("refresh_weight", a.out, ctx.device, a.master.shape);
+  require_weight("refresh_weight", a.out, ctx.device, a.out.dtype, a.master.shape);
   require("refresh_weight", "master", a.master, DType::f32, a.out.shape);
   if (a.master.numel() == 0) return;
   GRIST_DISPATCH(refresh_weight, ctx, a);
