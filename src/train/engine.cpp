@@ -80,14 +80,16 @@ Engine::Engine(const Config& config, comm::Communicator& world, const Context& c
       groups_(parallel::make_groups(world, layout_)) {
   world.activity().enter("taking memory");
   const Alive alive(world.activity());
-  model_.emplace(config.model, ctx.device, true, ledger, part_of(config, layout_));
+  const DType dtype = nn::activation_dtype(config, ctx.device);
+  model_.emplace(config.model, ctx.device, true, ledger, part_of(config, layout_), dtype);
   const std::int64_t tokens = config.train.micro_batch_size * config.data.seq_length;
   const nn::Keep keep = nn::keep_for(config.train);
   optimizer_.emplace(model_->parameters(), layout_, groups_, config, ctx, ledger);
   activations_.emplace(config.model, tokens, config.train.micro_batch_size, keep, ctx.device,
                        ledger,
                        parallel::make_expert_exchange(*groups_.expert_parallel, config, tokens,
-                                                      keep, ctx.device, ledger));
+                                                      keep, ctx.device, ledger),
+                       dtype);
 }
 
 void Engine::initialize() {

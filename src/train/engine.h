@@ -48,6 +48,7 @@ class Engine {
   nn::Model& model() { return *model_; }
   const nn::Model& model() const { return *model_; }
   parallel::ShardedOptimizer& optimizer() { return *optimizer_; }
+  const Context& context() const { return ctx_; }
   const nn::StepStatistics& statistics() const { return statistics_; }  // of the last step, global
 
   // Values from the seed; call refresh() after this or a load.

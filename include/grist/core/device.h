@@ -41,7 +41,13 @@ class DeviceRuntime {
   virtual void clear(CUstream_st* s, void* to, std::size_t bytes) = 0;
 };
 
-// The CUDA device of this process; null: this program has none. set_ is called once, at start.
+// A program with a CUDA backend offers it at start; it is made ready when somebody wants it: once,
+// on GPU number `index` modulo those there are. False: `why` says in one line why not.
+using EnableCuda = bool (*)(int index, std::string& why);
+void offer_cuda(EnableCuda enable);
+bool enable_cuda(int index, std::string& why);
+
+// The CUDA device of this process; null: none was enabled. set_ is for the backend.
 DeviceRuntime* find_cuda_device();
 void set_cuda_device(DeviceRuntime* runtime);
 // Error{device_unavailable} where there is none.

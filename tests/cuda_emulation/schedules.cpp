@@ -1,0 +1,34 @@
+// schedules() and use() of tests/cuda/fixture.h for the emulation.
+#include <mutex>
+
+#include "cuda/fixture.h"
+#include "emulation/control.h"
+#include "kernels/backends.h"
+
+namespace grist::test {
+
+const std::vector<Schedule>& schedules() {
+  static const std::vector<Schedule> all = {
+      {"forward, eager", 0, 0, 1},     {"forward, lazy", 0, 1, 2},
+      {"reverse, lazy", 1, 1, 3},      {"random warps, eager", 3, 0, 4},
+      {"random warps, lazy", 3, 1, 5}, {"random priorities, lazy", 4, 1, 6},
+  };
+  return all;
+}
+
+void use(const Schedule& s) {
+  emu::Options o;
+  o.order = static_cast<emu::Order>(s.order);
+  o.async = static_cast<emu::Async>(s.async);
+  o.seed = s.seed;
+  emu::set_options(o);
+}
+
+bool enable_cuda(std::string& why) {
+  static std::string reason;
+  static const bool enabled = cuda::enable(0, reason);
+  why = reason;
+  return enabled;
+}
+
+}  // namespace grist::test

@@ -1,0 +1,19 @@
+#pragma once
+// Streams and events. Immediate: work is done in the call. Deferred: when the host waits, one piece
+// at a time, from a random stream whose next piece may start.
+#include <driver_types.h>
+
+#include <cstdint>
+#include <functional>
+
+namespace grist::emu {
+
+using Work = std::function<cudaError_t()>;
+// Immediate: the result of the work. Deferred: cudaSuccess, or an earlier piece's error.
+cudaError_t enqueue(cudaStream_t stream, Work work);
+// Host data that must be read in the call although the work is done later.
+bool deferred();
+cudaError_t drain_all();
+void set_deferred(bool on, std::uint64_t seed);
+
+}  // namespace grist::emu
