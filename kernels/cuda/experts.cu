@@ -67,7 +67,7 @@ void expert_down_backward(const Context& ctx, const ops::ExpertDownBackward& a) 
   for_dtype(a.dy.dtype, [&](auto element) {
     using T = decltype(element);
     const auto p = rows_times_weight<T>(a.dy, a.row_token, a.expert_offsets, a.w, R, F, D);
-    const int parts = tiles_of(p.cols, column_tile(p));
+    const int parts = tiles_of(p.cols, column_tile<Form::backward_input>(p));
     auto* partial = ctx.scratch->allocate<float>(parts * R);
     multiply<Form::backward_input>(
         ctx, p,

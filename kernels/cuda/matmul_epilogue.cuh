@@ -113,6 +113,13 @@ template <class T> struct StoreSwigluGradient {
   }
 };
 
+// A block without rows; or one that would add sums of nothing.
+template <class E> __device__ bool nothing_to_do(const Tile& t, const E& e) {
+  if (t.row_begin >= t.row_end) return true;
+  if constexpr (requires { e.accumulate; }) return e.accumulate && t.depth_begin >= t.depth_end;
+  return false;
+}
+
 // The block applies `e` to its tile of sums (kCols wide, rows kStride apart), after a barrier.
 template <int V, int kCols, int kStride, class E>
 __device__ void finish_tile(const E& e, const Tile& t, int cols, const float* sums) {

@@ -101,6 +101,7 @@ void Block::start(const Grid& grid, std::uint64_t linear_index) {
   warps_ = {};
   groups_ = {};
   barriers_ = {};
+  deferred_.clear();
   ready_warps_ = 0;
   progress_ = polls_others_ = false;
   proxy_.clear();
@@ -203,7 +204,29 @@ int Block::pick_lane(unsigned ready) {
   return __builtin_ctz(ready);
 }
 
+void Block::defer(std::function<void()> work) {
+  if (grid_->options.async == Async::eager) {
+    work();
+    progress_ = true;
+  } else {
+    deferred_.push_back(std::move(work));
+  }
+}
+
+// False: there is none.
+bool Block::run_deferred() {
+  if (deferred_.empty()) return false;
+  const bool any = grid_->options.async == Async::random;
+  const std::size_t i = any ? random_.below(static_cast<std::uint32_t>(deferred_.size())) : 0;
+  const std::function<void()> work = std::move(deferred_[i]);
+  deferred_.erase(deferred_.begin() + static_cast<std::ptrdiff_t>(i));
+  work();
+  return progress_ = true;
+}
+
 Thread* Block::pick() {
+  if (!deferred_.empty() && grid_->options.async == Async::random && random_.below(16) == 0)
+    run_deferred();
   if (ready_warps_ == 0 && !wake_pollers()) return nullptr;
   warp_ = pick_warp();
   Warp& w = warps_[static_cast<std::size_t>(warp_)];
@@ -217,7 +240,7 @@ Thread* Block::pick() {
 // what is outside the block, for a limited time.
 bool Block::wake_pollers() {
   if (!progress_) progress_ = proxy_.let_one_come(grid_->options.async, random_);
-  if (!progress_) {
+  if (!progress_ && !run_deferred()) {
     if (!polls_others_) return false;
     if (now_ms() - poll_start_ > timeout_ms()) return false;
     sched_yield();
@@ -297,7 +320,11 @@ void Block::finish() {
   for (Barrier& b : barriers_) {
     if (b.arrived > 0 && barrier_complete(b)) complete(b);
   }
-  if (live_ == 0) leave(nullptr, true);
+  if (live_ == 0) {
+    while (run_deferred()) {
+    }
+    leave(nullptr, true);
+  }
   Thread* next = pick();
   if (next == nullptr) fail(deadlock(), t.where);
   leave(next, true);
