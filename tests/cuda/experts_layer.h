@@ -3,9 +3,22 @@
 // operations, and the comparison with the float64 formulas.
 #include "cuda/fixture.h"
 #include "grist/ops/experts.h"
+#include "kernels/cuda/launch.h"
 #include "ops/experts_reference.h"
 
 namespace grist::test::experts {
+
+// While it lives, kernels are chosen as on a device of this compute capability.
+class AsDevice {
+ public:
+  explicit AsDevice(int capability) : before_(cuda::override_compute_capability(capability)) {}
+  ~AsDevice() { cuda::override_compute_capability(before_); }
+  AsDevice(const AsDevice&) = delete;
+  AsDevice& operator=(const AsDevice&) = delete;
+
+ private:
+  int before_;
+};
 
 inline ops::WeightView weight(const OnDevice& w) {
   const TensorView v = w.view();

@@ -20,6 +20,7 @@ struct Case {
 
 class CudaExperts : public ::testing::TestWithParam<Case> {
  protected:
+  AsDevice portable{80};  // without the kernels of sm90/
   Layer layer = rounded(Layer(GetParam().sizes));
   DType dtype = GetParam().dtype;
 };
@@ -80,7 +81,10 @@ INSTANTIATE_TEST_SUITE_P(
     });
 
 // A row's bits are the same alone, elsewhere in the list and with other neighbours.
-class CudaExpertRows : public ::testing::TestWithParam<DType> {};
+class CudaExpertRows : public ::testing::TestWithParam<DType> {
+ protected:
+  AsDevice portable{80};
+};
 
 TEST_P(CudaExpertRows, DoNotDependOnTheirPlace) {
   const test::CudaContext ctx;

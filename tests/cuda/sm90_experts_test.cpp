@@ -3,30 +3,15 @@
 #include <gtest/gtest.h>
 
 #include "cuda/experts_layer.h"
-#include "kernels/cuda/launch.h"
-#include "kernels/cuda/sm90/grouped_matmul.h"
 
 namespace grist {
 namespace {
 
 using namespace test::experts;  // NOLINT(google-build-using-namespace)
-using test::OnDevice;
-
-// Kernels are chosen as on a Hopper GPU.
-class OnHopper {
- public:
-  OnHopper() : before_(cuda::override_compute_capability(90)) {}
-  ~OnHopper() { cuda::override_compute_capability(before_); }
-  OnHopper(const OnHopper&) = delete;
-  OnHopper& operator=(const OnHopper&) = delete;
-
- private:
-  int before_;
-};
 
 class Sm90Experts : public ::testing::TestWithParam<Sizes> {
  protected:
-  OnHopper hopper;
+  AsDevice hopper{90};
   Layer layer = rounded(Layer(GetParam()));
 };
 
