@@ -52,9 +52,9 @@ TEST_P(CudaExperts, AccumulatingKeepsEmptyExpertsAndAddsToTheRest) {
   DeviceLayer device(*ctx, layer, dtype);
   const Results once = device.run(), twice = device.add_weight_gradients();
 
-  const auto expect_doubled = [](const Floats& got, const Floats& once) {
+  const auto expect_doubled = [](const Floats& got, const Floats& single) {
     for (std::size_t i = 0; i < got.size(); ++i) {
-      const float want = 2 * once[i];
+      const float want = 2 * single[i];
       ASSERT_LE(std::abs(got[i] - want), 1e-4F + 1e-5F * std::abs(want)) << i;
     }
   };
@@ -74,8 +74,8 @@ INSTANTIATE_TEST_SUITE_P(
         Case{{40, 48, 64, {127, 128, 0, 129, 1}}, DType::bf16},
         Case{{9, 200, 24, {3, 8, 0}}, DType::bf16}, Case{{9, 24, 192, {2, 0, 9}}, DType::bf16},
         Case{{50, 136, 72, {0, 17, 150}}, DType::bf16}, Case{{30, 40, 32, {0, 0}}, DType::bf16}),
-    [](const auto& info) {
-      const Case& c = info.param;
+    [](const auto& tested) {
+      const Case& c = tested.param;
       return std::string(name_of(c.dtype)) + "_D" + std::to_string(c.sizes.D) + "_F" +
              std::to_string(c.sizes.F);
     });
@@ -129,7 +129,7 @@ TEST_P(CudaExpertRows, WithoutAnIndexAreTheirOwnTokens) {
 }
 
 INSTANTIATE_TEST_SUITE_P(DTypes, CudaExpertRows, ::testing::Values(DType::f32, DType::bf16),
-                         [](const auto& info) { return name_of(info.param); });
+                         [](const auto& tested) { return name_of(tested.param); });
 
 }  // namespace
 }  // namespace grist
