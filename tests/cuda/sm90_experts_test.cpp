@@ -42,9 +42,9 @@ INSTANTIATE_TEST_SUITE_P(Shapes, Sm90Experts,
                                            Sizes{40, 64, 64, {127, 0, 128, 129, 1}},
                                            Sizes{9, 200, 192, {3, 8, 0}},
                                            Sizes{50, 136, 72, {0, 17, 150}}),
-                         [](const auto& info) {
-                           return "D" + std::to_string(info.param.D) + "_F" +
-                                  std::to_string(info.param.F);
+                         [](const auto& test) {
+                           return "D" + std::to_string(test.param.D) + "_F" +
+                                  std::to_string(test.param.F);
                          });
 
 }  // namespace
