@@ -27,7 +27,7 @@ MAY_INCLUDE = {
     "ckpt": "core config comm",
     "eval": "core config ops data nn ckpt",
     "train": "core config ops comm data nn optim parallel ckpt eval",
-    "app": "core config ops comm data nn optim parallel ckpt eval train",
+    "app": "core config ops kernels comm data nn optim parallel ckpt eval train",
 }
 
 # What an angle-bracket (or third-party) include starts with -> where it may stand. An empty tuple:
