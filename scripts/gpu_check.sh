@@ -30,8 +30,7 @@ while (($# > 0)); do
   shift
 done
 
-command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU ||
-  die 69 "no GPU here: nvidia-smi finds none"
+nvidia-smi -L 2>/dev/null | grep -q GPU || die 69 "no GPU here: nvidia-smi finds none"
 
 if [[ -e VERSION && -d bin ]]; then
   kind=bundle bin=bin benches=bin tests=bin data=data
@@ -43,7 +42,7 @@ else
   output=${output:-${OUT:-build/gpu_check}}
   commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
   [[ -z $(git status --porcelain 2>/dev/null) ]] || commit+=" and changes"
-  cmake --preset cuda -DGRIST_CUDA=ON && cmake --build --preset cuda || die 1 "the build failed"
+  scripts/dev build cuda || die 1 "the build failed"
   [[ -e $data/train.bin ]] || scripts/repository_tokens.sh "$bin/grist" "$data" ||
     die 1 "no token files"
 fi
@@ -89,12 +88,6 @@ part() { # part NAME LIMIT-IN-SECONDS COMMAND...
 $((SECONDS - start)) s"
   printf '%s\t%d\t%d\n' "$name" "$status" $((SECONDS - start)) >>"$output/parts.tsv"
 }
-json_lines() { # json_lines FILE COMMAND...: keeps the lines of JSON apart, shows everything
-  set -o pipefail
-  "${@:2}" | tee >(grep '^{' >"$1")
-}
-export -f json_lines
-
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
 sanitize() { # sanitize TOOL LIMIT
   if [[ -z $sanitizer ]]; then
@@ -105,13 +98,13 @@ sanitize() { # sanitize TOOL LIMIT
 }
 benchmark() { # benchmark PART LIMIT PROGRAM ARGUMENTS...
   if [[ -x $3 ]]; then
-    part "$1" "$2" bash -c 'json_lines "$@"' json_lines "$output/$1.jsonl" "${@:3}"
+    part "$1" "$2" "${@:3}" --json "$output/$1.jsonl"
   else
     skip "$1" "$3 is not built"
   fi
 }
 
-[[ -z ${GRIST_PYTHON:-} ]] && GRIST_PYTHON=python3
+python=${GRIST_PYTHON:-python3}
 rounds=$( ((quick)) && echo 5 || echo 20)
 part tests 600 "$tests/cuda_gpu_test"
 ((quick)) && how=(--quick) || how=()
@@ -119,9 +112,10 @@ part training 900 python3 scripts/gpu_training.py --grist "$bin/grist" --data "$
   --output "$output/training" --memory-gib "$memory_gib" "${how[@]}"
 cp "$output/training/training.jsonl" "$output/" 2>/dev/null
 benchmark bench 600 "$benches/cuda_bench" --rounds "$rounds"
-benchmark moe_layer 300 "$benches/moe_layer_bench" --device cuda "$rounds"
-if "$GRIST_PYTHON" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
-  benchmark torch 600 scripts/bench_torch_gpu.py --rounds "$rounds" "$output"/bench.jsonl
+benchmark moe_layer 300 "$benches/moe_layer_bench" --device cuda --rounds "$rounds"
+if "$python" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+  part torch 600 "$python" scripts/bench_torch_gpu.py --rounds "$rounds" \
+    --json "$output/torch.jsonl" "$output/bench.jsonl" "$output/moe_layer.jsonl"
 else
   skip torch "no PyTorch that sees the GPU; GRIST_PYTHON names the interpreter"
 fi
