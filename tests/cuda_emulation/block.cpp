@@ -104,6 +104,7 @@ void Block::start(const Grid& grid, std::uint64_t linear_index) {
   deferred_.clear();
   ready_warps_ = 0;
   progress_ = polls_others_ = false;
+  proxy_.clear();
   for (int n = 0; n < count_; ++n) {
     Thread& t = threads_[static_cast<std::size_t>(n)];
     const unsigned u = static_cast<unsigned>(n);
@@ -135,6 +136,8 @@ bool Block::run(const Grid& grid, std::uint64_t linear_index) {
   __sanitizer_finish_switch_fiber(main_fake_stack_, nullptr, nullptr);
 #endif
   current_ = nullptr;
+  if (report_.empty() && proxy_.loads_on_their_way())
+    report_ = "the block ended while TMA loads were on their way";
   if (report_.empty() && !shared_.slack_untouched())
     report_ = "a write past the end of dynamic shared memory (" + std::to_string(shared_.size()) +
               " bytes), found when the block ended";
@@ -236,6 +239,7 @@ Thread* Block::pick() {
 // Nobody is ready. Waiting loops look again if something has happened since; those that wait for
 // what is outside the block, for a limited time.
 bool Block::wake_pollers() {
+  if (!progress_) progress_ = proxy_.let_one_come(grid_->options.async, random_);
   if (!progress_ && !run_deferred()) {
     if (!polls_others_) return false;
     if (now_ms() - poll_start_ > timeout_ms()) return false;
@@ -300,6 +304,10 @@ void Block::finish() {
   Thread& t = *current_;
   if (!t.copies.empty())
     fail("a thread ends with cp.async copies that it never waited for", t.where);
+  if (!proxy_.stores_done(t.number))
+    fail("a thread ends with TMA stores that it never waited for", t.where);
+  if (!proxy_.products_done(t.number / kWarpgroupThreads))
+    fail("a thread ends while its warpgroup's wgmma runs", t.where);
   t.state = State::done;
   Warp& w = warps_[static_cast<std::size_t>(t.warp())];
   w.live &= ~(1U << t.lane());

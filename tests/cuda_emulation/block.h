@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "async_copies.h"
+#include "async_proxy.h"
 #include "emulation/control.h"
 #include "emulation/engine.h"
 #include "fiber.h"
@@ -104,6 +105,7 @@ class Block {
   const Grid& grid() const { return *grid_; }
   SharedMemory& shared() { return shared_; }
   Random& random() { return random_; }
+  AsyncProxy& proxy() { return proxy_; }
   std::string name_of(const Thread& t) const;
   const Stack* stack_guard_at(const void* p) const;
 
@@ -146,6 +148,7 @@ class Block {
   const void* main_bottom_ = nullptr;
   std::size_t main_size_ = 0;
   SharedMemory shared_;
+  AsyncProxy proxy_;
   Random random_;
   std::string report_;
 };
