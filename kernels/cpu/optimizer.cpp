@@ -148,6 +148,15 @@ void squared_sums(const Context& ctx, const ops::SquaredSums& a) {
              [](double v) { return v * v; });
 }
 
+void squared_sums_many(const Context& ctx, const ops::SquaredSumsMany& a) {
+  auto* partials = a.partials.as<double>();
+  const auto* chunks = a.chunks.as<std::int64_t>();
+  parallel_for(ctx, a.partials.numel(), [&](std::int64_t c, int /*worker*/) {
+    const auto* x = reinterpret_cast<const float*>(chunks[2 * c]);
+    partials[c] = chunk_sum(x, chunks[2 * c + 1], [](double v) { return v * v; });
+  });
+}
+
 void tree_sum(const Context& /*ctx*/, const ops::TreeSum& a) {
   a.sum.as<double>()[0] = balanced_sum(a.partials.as<double>(), a.partials.numel());
 }

@@ -2,7 +2,9 @@
 // Runs a Matmul by the kernel that fits its dtypes, shape and the device.
 #include <algorithm>
 
+#include "elementwise.cuh"
 #include "launch.h"
+#include "matmul_mma.cuh"
 #include "matmul_simt.cuh"
 
 namespace grist::cuda {
@@ -25,25 +27,32 @@ unsigned plan_tiles(const Context& ctx, Matmul<TA, TB>& p) {
   return static_cast<unsigned>(row_tiles * tiles_of(p.cols, kCols));
 }
 
-// Width of the column tiles that multiply() uses: how many parts a kDot epilogue sums up.
-template <class TA, class TB> int column_tile(const Matmul<TA, TB>& /*p*/) {
-  return simt::kTile;
+// Whether multiply() takes the tensor cores.
+template <Form kForm, class TA, class TB> bool takes_tensor_cores(const Matmul<TA, TB>& p) {
+  if constexpr (std::is_same_v<TA, bf16> && std::is_same_v<TB, bf16>) return mma::fits<kForm>(p);
+  return false;
+}
+// Width of its column tiles: over as many a kDot epilogue spreads a row's sum.
+template <Form kForm, class TA, class TB> int column_tile(const Matmul<TA, TB>& p) {
+  return takes_tensor_cores<kForm>(p) ? mma::kTile : simt::kTile;
 }
 
-// Needs ctx.scratch, which must live until the stream has passed.
+// Needs ctx.scratch, whose scope must be the operation's.
 template <Form kForm, class TA, class TB, class E>
 void multiply(const Context& ctx, Matmul<TA, TB> p, const E& e) {
+  if constexpr (std::is_same_v<TA, bf16> && std::is_same_v<TB, bf16>) {
+    if (takes_tensor_cores<kForm>(p)) {
+      const unsigned blocks = plan_tiles<kForm, mma::kTile, mma::kTile / E::kParts>(ctx, p);
+      launch(mma::matmul_kernel<kForm, E>, blocks, mma::kThreads, sizeof(mma::Shared),
+             stream_of(ctx), p, e);
+      return;
+    }
+  }
   const unsigned blocks = plan_tiles<kForm, simt::kTile, simt::kTile / E::kParts>(ctx, p);
   launch(simt::matmul_kernel<kForm, TA, TB, E>, blocks, simt::kThreads, sizeof(simt::Shared),
          stream_of(ctx), p, e);
 }
 
-template <class T> const T* elements(const ConstTensorView& v) {
-  return static_cast<const T*>(v.data);
-}
-template <class T> T* elements(const TensorView& v) {
-  return static_cast<T*>(v.data);
-}
 inline int to_int(std::int64_t n) {
   return static_cast<int>(n);
 }

@@ -72,10 +72,7 @@ template <Form kForm, class TA, class TB, class E>
 __global__ void __launch_bounds__(kThreads, 2) matmul_kernel(Matmul<TA, TB> p, E e) {
   constexpr int kCols = kTile / E::kParts;
   const Tile t = find_tile<kForm, kTile, kCols>(p);
-  if (t.row_begin >= t.row_end) return;
-  if constexpr (requires { e.accumulate; }) {
-    if (e.accumulate && t.depth_begin >= t.depth_end) return;
-  }
+  if (nothing_to_do(t, e)) return;
   GRIST_DYNAMIC_SHARED(Shared, s);
   const Axis<kTile, 1> rows{t.row_begin, t.row_end};
   const Axis<kTile, E::kParts> cols{t.col_begin, p.cols, p.cols};

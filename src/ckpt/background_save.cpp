@@ -1,9 +1,10 @@
 #include "grist/ckpt/background_save.h"
 
-#include <cstring>
+#include <algorithm>
 
 #include "grist/comm/collectives.h"
 #include "grist/core/check.h"
+#include "grist/core/device.h"
 #include "grist/core/log.h"
 
 namespace grist {
@@ -38,7 +39,9 @@ BackgroundSave::BackgroundSave(comm::Communicator& world, const std::filesystem:
                .block_bytes = options.block_bytes,
                .communicator = ranks_.get()}),
       options_(options) {
-  if (options.asynchronous)
+  const bool elsewhere = std::any_of(slices.begin(), slices.end(),
+                                     [](const TensorSlice& s) { return s.device != Device::cpu; });
+  if (options.asynchronous || elsewhere)
     copy_ = Buffer(copy_bytes(slices), Device::cpu, "checkpoint copy", ledger);
 }
 
@@ -97,13 +100,13 @@ void BackgroundSave::start(SaveRequest request) {
   const Clock::time_point begin = Clock::now();
   wait();
   request_ = std::move(request);
+  if (copy_.size() > 0) copy(request_);
   if (!options_.asynchronous) {
     Ended ended = save(request_, begin);
     ended.verdict.pause = seconds_since(begin);
     keep(std::move(ended));
     return;
   }
-  copy(request_);
   const double pause = seconds_since(begin);
   running_ = std::async(std::launch::async, [this, begin, pause] {
     Ended ended = save(request_, begin);
@@ -120,8 +123,12 @@ void BackgroundSave::copy(SaveRequest& request) const {
     for (TensorSlice& s : shard) {
       const std::size_t bytes = bytes_of(s);
       if (bytes == 0) continue;
-      std::memcpy(copy_.data() + at, s.data, bytes);
+      Context where;
+      where.device = s.device;
+      const Shape elements = {s.end - s.begin};
+      copy_out(where, copy_.data() + at, {s.data, s.dtype, elements});
       s.data = copy_.data() + at;
+      s.device = Device::cpu;
       at += (bytes + kAlign - 1) / kAlign * kAlign;
     }
   }

@@ -92,7 +92,7 @@ struct Words {
 
 constexpr auto kWords = std::to_array<Words>({
     {"device", "auto, cpu, cuda"},
-    {"precision", "auto, fp32"},
+    {"precision", "auto, fp32, bf16"},
     {"model.moe.router.score_function", "softmax, sigmoid"},
     {"model.moe.router.dtype", "fp32"},
     {"model.moe.aux_loss_scope", "sequence, micro_batch, global_batch"},
@@ -101,6 +101,7 @@ constexpr auto kWords = std::to_array<Words>({
     {"optim.name", "adamw"},
     {"optim.lr_decay_style", "cosine, wsd, linear, constant"},
     {"parallel.deterministic", "layout, elastic"},
+    {"parallel.transport", "auto, nccl, staged"},
     {"checkpoint.resume", "auto, required, never"},
     {"checkpoint.on_error", "continue, stop"},
     {"init.optimizer", "keep, fresh"},

@@ -8,7 +8,19 @@ namespace grist {
 
 namespace {
 DeviceRuntime* cuda = nullptr;
+EnableCuda offered = nullptr;
 }  // namespace
+
+void offer_cuda(EnableCuda enable) {
+  offered = enable;
+}
+
+bool enable_cuda(int index, std::string& why) {
+  if (cuda != nullptr) return true;
+  if (offered != nullptr) return offered(index, why);
+  why = "this build has no CUDA backend";
+  return false;
+}
 
 DeviceRuntime* find_cuda_device() {
   return cuda;
@@ -20,9 +32,7 @@ void set_cuda_device(DeviceRuntime* runtime) {
 
 DeviceRuntime& cuda_device() {
   if (cuda == nullptr)
-    fail(ExitCode::device_unavailable,
-         "this program has no CUDA device; use device: cpu, or a build with CUDA on a machine with "
-         "a GPU");
+    fail(ExitCode::device_unavailable, "this program has no CUDA device; use device: cpu");
   return *cuda;
 }
 

@@ -11,6 +11,11 @@ Keep keep_for(const TrainConfig& train) {
   return train.recompute == "selective" ? Keep::all_but_large : Keep::everything;
 }
 
+DType activation_dtype(const Config& config, Device device) {
+  if (config.precision == "auto") return device == Device::cuda ? DType::bf16 : DType::f32;
+  return config.precision == "bf16" ? DType::bf16 : DType::f32;
+}
+
 namespace {
 
 using Member = TensorView LayerActivations::*;
@@ -25,33 +30,33 @@ struct Field {
 // Everything a layer writes that a later pass may read; of the rows of experts only with
 // `experts_here`.
 std::vector<Field> layer_fields(const ModelConfig& c, bool moe, std::int64_t N, std::int64_t B,
-                                bool experts_here) {
+                                bool experts_here, DType dtype) {
   using A = LayerActivations;
   const std::int64_t D = c.hidden_size, Dh = c.head_dim, H = c.num_attention_heads,
                      Hkv = c.num_key_value_heads;
   const auto f32 = DType::f32;
   const Keep always = Keep::layer_inputs, most = Keep::all_but_large, all = Keep::everything;
   std::vector<Field> f = {
-      {&A::h_in, f32, {N, D}, always},  {&A::rstd_in, f32, {N}, most},
-      {&A::n_in, f32, {N, D}, all},     {&A::q, f32, {N, H, Dh}, most},
-      {&A::k, f32, {N, Hkv, Dh}, most}, {&A::v, f32, {N, Hkv, Dh}, most},
-      {&A::o, f32, {N, H, Dh}, most},   {&A::lse, f32, {N, H}, most},
-      {&A::h_mid, f32, {N, D}, most},   {&A::rstd_mid, f32, {N}, most},
-      {&A::n_mid, f32, {N, D}, all},
+      {&A::h_in, dtype, {N, D}, always},  {&A::rstd_in, f32, {N}, most},
+      {&A::n_in, dtype, {N, D}, all},     {&A::q, dtype, {N, H, Dh}, most},
+      {&A::k, dtype, {N, Hkv, Dh}, most}, {&A::v, dtype, {N, Hkv, Dh}, most},
+      {&A::o, dtype, {N, H, Dh}, most},   {&A::lse, f32, {N, H}, most},
+      {&A::h_mid, dtype, {N, D}, most},   {&A::rstd_mid, f32, {N}, most},
+      {&A::n_mid, dtype, {N, D}, all},
   };
   if (c.qk_norm) {
-    f.insert(f.end(), {{&A::q_raw, f32, {N, H, Dh}, most},
-                       {&A::k_raw, f32, {N, Hkv, Dh}, most},
+    f.insert(f.end(), {{&A::q_raw, dtype, {N, H, Dh}, most},
+                       {&A::k_raw, dtype, {N, Hkv, Dh}, most},
                        {&A::q_rstd, f32, {N * H}, most},
                        {&A::k_rstd, f32, {N * Hkv}, most}});
   }
   if (!moe) {
-    f.push_back({&A::z, f32, {N, 2 * c.intermediate_size}, all});
+    f.push_back({&A::z, dtype, {N, 2 * c.intermediate_size}, all});
     return f;
   }
   const std::int64_t E = c.moe.num_experts, K = c.moe.num_experts_per_tok, R = N * K;
   const std::int64_t S = c.moe.aux_loss_scope == "sequence" ? B : 1;
-  if (experts_here) f.push_back({&A::z, f32, {R, 2 * c.moe.moe_intermediate_size}, all});
+  if (experts_here) f.push_back({&A::z, dtype, {R, 2 * c.moe.moe_intermediate_size}, all});
   f.insert(f.end(), {{&A::logits, f32, {N, E}, always},
                      {&A::ids, DType::i32, {N, K}, always},
                      {&A::weights, f32, {N, K}, always},
@@ -64,7 +69,7 @@ std::vector<Field> layer_fields(const ModelConfig& c, bool moe, std::int64_t N, 
                      {&A::fractions, f32, {S, E}, always},
                      {&A::scalars, DType::f64, {3}, always}});
   if (c.moe.shared_expert_intermediate_size > 0)
-    f.push_back({&A::shared_z, f32, {N, 2 * c.moe.shared_expert_intermediate_size}, all});
+    f.push_back({&A::shared_z, dtype, {N, 2 * c.moe.shared_expert_intermediate_size}, all});
   return f;
 }
 
@@ -93,7 +98,8 @@ class Planner {
 };
 
 // Everything that lives within one layer or behind the last one.
-void plan_workspace(Planner& plan, Arena& arena, Activations& act, const ModelConfig& c) {
+void plan_workspace(Planner& plan, Arena& arena, Activations& act, const ModelConfig& c,
+                    DType dtype) {
   Workspace& w = act.work;
   const std::int64_t N = act.tokens();
   const bool backward = act.keep() != Keep::nothing, experts_here = act.exchange() == nullptr;
@@ -108,35 +114,41 @@ void plan_workspace(Planner& plan, Arena& arena, Activations& act, const ModelCo
   const std::int64_t dense = has_dense ? N * c.intermediate_size : 0;
   const std::int64_t activated = std::max(experts_here ? R * Fe : 0, dense);
   const auto f32 = DType::f32;
-  plan.add(w.a, arena, f32, {activated});
-  plan.add(w.shared_a, arena, f32, {N * Fs});
-  plan.add(w.rows, arena, f32, {R, D});
-  plan.add(w.out, arena, f32, {N, D});
-  plan.add(act.h_final, arena, f32, {N, D});
+  plan.add(w.a, arena, dtype, {activated});
+  plan.add(w.shared_a, arena, dtype, {N * Fs});
+  plan.add(w.rows, arena, dtype, {R, D});
+  plan.add(w.out, arena, dtype, {N, D});
+  plan.add(act.h_final, arena, dtype, {N, D});
   plan.add(act.rstd_final, arena, f32, {N});
-  plan.add(act.n_final, arena, f32, {N, D});
+  plan.add(act.n_final, arena, dtype, {N, D});
   plan.add(act.losses, arena, f32, {N});
   plan.add(act.loss_sum, arena, DType::f64, {1});
   if (!backward) return;
-  plan.add(act.dn_final, arena, f32, {N, D});
-  plan.add(w.dz, arena, f32, {2 * activated});
-  plan.add(w.shared_dz, arena, f32, {N, 2 * Fs});
-  plan.add(w.da, arena, f32, {std::max(dense, N * Fs)});
+  plan.add(act.dn_final, arena, dtype, {N, D});
+  plan.add(w.dz, arena, dtype, {2 * activated});
+  plan.add(w.shared_dz, arena, dtype, {N, 2 * Fs});
+  plan.add(w.da, arena, dtype, {std::max(dense, N * Fs)});
   plan.add(w.drow_weight, arena, f32, {R});
   plan.add(w.dlogits, arena, f32, {N, has_moe ? E : 0});
-  plan.add(w.dh, arena, f32, {N, D});
-  plan.add(w.dn, arena, f32, {N, D});
-  plan.add(w.dq, arena, f32, {N, H, Dh});
-  plan.add(w.dk, arena, f32, {N, Hkv, Dh});
-  plan.add(w.dv, arena, f32, {N, Hkv, Dh});
-  plan.add(w.d_o, arena, f32, {N, H, Dh});
+  plan.add(w.dh, arena, dtype, {N, D});
+  plan.add(w.dn, arena, dtype, {N, D});
+  plan.add(w.dq, arena, dtype, {N, H, Dh});
+  plan.add(w.dk, arena, dtype, {N, Hkv, Dh});
+  plan.add(w.dv, arena, dtype, {N, Hkv, Dh});
+  plan.add(w.d_o, arena, dtype, {N, H, Dh});
+}
+
+void plan_batch(Planner& plan, Arena& arena, Activations& act) {
+  for (TensorView* v : {&act.ids, &act.targets, &act.positions})
+    plan.add(*v, arena, DType::i32, {act.tokens()});
+  plan.add(act.cu_seqlens, arena, DType::i32, {act.tokens() + 1});
 }
 
 }  // namespace
 
 Activations::Activations(const ModelConfig& c, std::int64_t tokens, std::int64_t sequences,
                          Keep keep, Device device, MemoryLedger* ledger,
-                         std::unique_ptr<ExpertExchange> exchange)
+                         std::unique_ptr<ExpertExchange> exchange, DType dtype)
     : layers(static_cast<std::size_t>(c.num_hidden_layers)),
       tokens_(tokens),
       keep_(keep),
@@ -159,7 +171,7 @@ Activations::Activations(const ModelConfig& c, std::int64_t tokens, std::int64_t
   };
   const bool experts_here = exchange_ == nullptr;
   const auto fields = [&](std::size_t i) {
-    return layer_fields(c, is_moe(i), tokens, sequences, experts_here);
+    return layer_fields(c, is_moe(i), tokens, sequences, experts_here, dtype);
   };
   for (std::size_t i = 0; i < layers.size(); ++i) {
     for (const Field& f : fields(i)) {
@@ -183,7 +195,8 @@ Activations::Activations(const ModelConfig& c, std::int64_t tokens, std::int64_t
       }
     }
   }
-  plan_workspace(plan, shared_, *this, c);
+  plan_workspace(plan, shared_, *this, c, dtype);
+  if (device != Device::cpu) plan_batch(plan, shared_, *this);
   kept_.commit();
   shared_.commit();
   plan.bind();

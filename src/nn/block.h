@@ -32,9 +32,10 @@ struct RoutingInput {
   std::int64_t capacity = 0;  // 0: dropless
 };
 
-// As routing takes it: empty where all is zero. A bias outlives its updates: a rate of 0 freezes
-// it.
-ConstTensorView selection_bias(const std::vector<float>& bias);
+// One layer's bias as routing takes it: empty where all is zero. A bias outlives its updates: a
+// rate of 0 freezes it. `device`: Model::router_values_.
+ConstTensorView selection_bias(const RouterState& routers, const TensorView& device,
+                               std::size_t layer);
 
 struct BalanceScale {
   ConstTensorView load_fraction;  // (S, E) f32

@@ -63,7 +63,7 @@ Residual Decoder::run_layers(const Context& ctx, Activations& act, const Attenti
     mid_norm(run, true);
     const std::size_t moe = i - static_cast<std::size_t>(c.moe.first_k_dense_replace);
     RoutingInput routing;
-    if (run.p.is_moe()) routing.bias = selection_bias(model_.router_state_.bias[moe]);
+    if (run.p.is_moe()) routing.bias = selection_bias(model_.router_state_, {}, moe);
     ffn_forward(run, routing);
     residual = {act.work.out, a.h_mid};
   }

@@ -7,6 +7,7 @@
 
 #include "block.h"
 #include "grist/core/check.h"
+#include "grist/core/device.h"
 #include "grist/ops/cross_entropy.h"
 #include "grist/ops/embedding.h"
 #include "grist/ops/norm.h"
@@ -36,9 +37,27 @@ double StepStatistics::z_loss() const {
   return sum;
 }
 
-ConstTensorView selection_bias(const std::vector<float>& bias) {
+namespace {
+
+enum class RouterValue : std::uint8_t { bias, load_fraction };
+
+// One layer's values as operations read them: on the CPU where they lie, else the device's copy.
+ConstTensorView router_value(const std::vector<std::vector<float>>& host, const TensorView& device,
+                             RouterValue what, std::size_t layer) {
+  const auto E = static_cast<std::int64_t>(host[layer].size());
+  if (!device) return {host[layer].data(), DType::f32, {E}};
+  const auto row = static_cast<std::int64_t>(layer);
+  const std::int64_t place = static_cast<std::int64_t>(what) * device.shape[1] + row;
+  return reshape(rows(reshape(device, {2 * device.shape[1], E}), place, place + 1), {E});
+}
+
+}  // namespace
+
+ConstTensorView selection_bias(const RouterState& routers, const TensorView& device,
+                               std::size_t layer) {
+  const std::vector<float>& bias = routers.bias[layer];
   if (std::all_of(bias.begin(), bias.end(), [](float b) { return b == 0.0F; })) return {};
-  return {bias.data(), DType::f32, {static_cast<std::int64_t>(bias.size())}};
+  return router_value(routers.bias, device, RouterValue::bias, layer);
 }
 
 std::int64_t expert_capacity(const MoeConfig& moe, std::int64_t tokens) {
@@ -51,18 +70,32 @@ std::int64_t expert_capacity(const MoeConfig& moe, std::int64_t tokens) {
 
 namespace {
 
+// The batch where the device reads it. Its copies are made before this returns.
+Batch place_batch(const Context& ctx, const Activations& act, const Batch& batch) {
+  if (ctx.device == Device::cpu) return batch;
+  const auto place = [&](const TensorView& room, const ConstTensorView& host) {
+    const TensorView there = rows(room, 0, host.numel());
+    copy_in(ctx, there, host.data);
+    return there;
+  };
+  return {place(act.ids, batch.ids), place(act.targets, batch.targets),
+          place(act.positions, batch.positions), place(act.cu_seqlens, batch.cu_seqlens)};
+}
+
 // One pass over the layers with everything that stays the same during it.
 class Pass {
  public:
   Pass(const Context& ctx, const ModelConfig& config, const Parameters& parameters,
-       const RouterState& routers, Activations& act, const Batch& batch, ConstTensorView rope_table)
+       const RouterState& routers, const TensorView& router_values, Activations& act,
+       const Batch& batch, ConstTensorView rope_table)
       : ctx_(ctx),
         config_(config),
         parameters_(parameters),
         routers_(routers),
+        router_values_(router_values),
         act_(act),
-        batch_(batch),
-        attention_{batch.positions, batch.cu_seqlens, batch.cu_seqlens, rope_table} {}
+        batch_(place_batch(ctx, act, batch)),
+        attention_{batch_.positions, batch_.cu_seqlens, batch_.cu_seqlens, rope_table} {}
 
   void forward(std::int64_t capacity) {
     ops::embedding_forward(
@@ -85,8 +118,8 @@ class Pass {
                                  .eps = static_cast<float>(config_.rms_norm_eps)});
   }
 
-  // Sum of losses; with gradients also act.dn_final and the output layer's gradient.
-  double loss(const StepScale* scale) {
+  // act.loss_sum; with gradients also act.dn_final and the output layer's gradient.
+  void loss(const StepScale* scale) {
     const Parameter& out = parameters_.output();
     ops::linear_cross_entropy(ctx_, {.losses = act_.losses,
                                      .dx = scale != nullptr ? act_.dn_final : TensorView{},
@@ -97,8 +130,8 @@ class Pass {
                                      .grad_scale = scale != nullptr ? scale->loss_scale : 1.0F,
                                      .accumulate = scale != nullptr && !scale->first});
     ops::sum(ctx_, {.sum = act_.loss_sum, .x = act_.losses});
-    return *act_.loss_sum.as<double>();
   }
+  double loss_sum() const { return to_host<double>(ctx_, act_.loss_sum)[0]; }
 
   void backward(const StepScale& scale, GradientSink* sink) {
     std::size_t group = 0;
@@ -126,10 +159,11 @@ class Pass {
     ready();
   }
 
-  // Adds this micro-batch to the step's statistics.
+  // Adds this micro-batch to the step's statistics. Waits for the device.
   void collect(const StepScale& scale, StepStatistics& statistics) const {
+    statistics.loss_sum += loss_sum();
     for (std::size_t i = first_moe(); i < act_.layers.size(); ++i) {
-      collect_layer(act_.layers[i], balance(i, scale), scale, statistics.layers[i - first_moe()]);
+      collect_layer(i, scale, statistics.layers[i - first_moe()]);
     }
   }
 
@@ -153,7 +187,7 @@ class Pass {
 
   RoutingInput routing(std::size_t i, std::int64_t capacity) const {
     if (i < first_moe()) return {};
-    return {selection_bias(routers_.bias[i - first_moe()]), capacity};
+    return {selection_bias(routers_, router_values_, i - first_moe()), capacity};
   }
 
   // Makes again what the policy did not keep. The same operations on the same inputs: the same
@@ -178,27 +212,37 @@ class Pass {
     b.z_scale = static_cast<float>(moe.z_loss_coeff / static_cast<double>(act_.tokens()) * weight);
     if (moe.aux_loss_coeff == 0) return b;
     if (moe.aux_loss_scope == "global_batch") {
-      b.load_fraction = {
-          routers_.load_fraction[i - first_moe()].data(), DType::f32, {1, moe.num_experts}};
+      b.load_fraction = reshape(router_value(routers_.load_fraction, router_values_,
+                                             RouterValue::load_fraction, i - first_moe()),
+                                {1, moe.num_experts});
     } else {
       b.load_fraction = a.fractions;
     }
     return b;
   }
 
-  void collect_layer(const LayerActivations& a, const BalanceScale& balance, const StepScale& scale,
-                     LayerStatistics& s) const {
+  // The fractions that balance() gives to the device, here.
+  std::vector<float> load_fraction(std::size_t i) const {
+    if (config_.moe.aux_loss_coeff == 0) return {};
+    if (config_.moe.aux_loss_scope == "global_batch")
+      return routers_.load_fraction[i - first_moe()];
+    return to_host<float>(ctx_, act_.layers[i].fractions);
+  }
+
+  void collect_layer(std::size_t i, const StepScale& scale, LayerStatistics& s) const {
+    const LayerActivations& a = act_.layers[i];
     const std::int64_t E = config_.moe.num_experts, S = a.counts.shape[0];
-    const auto* counts = a.counts.as<std::int64_t>();
-    const auto* probs = a.prob_sums.as<double>();
-    const auto* scalars = a.scalars.as<double>();
+    const auto counts = to_host<std::int64_t>(ctx_, a.counts);
+    const auto probs = to_host<double>(ctx_, a.prob_sums);
+    const auto scalars = to_host<double>(ctx_, a.scalars);
+    const auto kept = to_host<std::int32_t>(ctx_, rows(a.expert_offsets, E, E + 1));
+    const std::vector<float> fractions = load_fraction(i);
     const double segment_tokens = static_cast<double>(act_.tokens()) / static_cast<double>(S);
     double f_times_p = 0;
-    for (std::int64_t i = 0; i < S * E; ++i) {
-      s.counts[static_cast<std::size_t>(i % E)] += counts[i];
-      if (balance.load_fraction)
-        f_times_p +=
-            static_cast<double>(balance.load_fraction.as<float>()[i]) * probs[i] / segment_tokens;
+    for (std::size_t j = 0; j < counts.size(); ++j) {
+      s.counts[j % static_cast<std::size_t>(E)] += counts[j];
+      if (!fractions.empty())
+        f_times_p += static_cast<double>(fractions[j]) * probs[j] / segment_tokens;
     }
     const double weight = scale.micro_batch_weight;
     s.aux_loss += weight * config_.moe.aux_loss_coeff * static_cast<double>(E) * f_times_p /
@@ -207,15 +251,16 @@ class Pass {
     s.entropy_sum += scalars[1];
     s.top1_share_sum += scalars[2];
     s.tokens += act_.tokens();
-    s.dropped += a.row_token.numel() - a.expert_offsets.as<std::int32_t>()[E];
+    s.dropped += a.row_token.numel() - kept[0];
   }
 
   const Context& ctx_;
   const ModelConfig& config_;
   const Parameters& parameters_;
   const RouterState& routers_;
+  const TensorView& router_values_;
   Activations& act_;
-  const Batch& batch_;
+  Batch batch_;
   AttentionInput attention_;
 };
 
@@ -237,9 +282,9 @@ void check_experts(const ModelConfig& config, const ModelPart& part, const Activ
 }  // namespace
 
 Model::Model(const ModelConfig& config, Device device, bool with_gradients, MemoryLedger* ledger,
-             const ModelPart& part)
+             const ModelPart& part, DType dtype)
     : config_(config),
-      parameters_(config, device, with_gradients, ledger, part),
+      parameters_(config, device, with_gradients, ledger, part, dtype),
       constants_("constants", device, ledger) {
   const std::int64_t moe_layers =
       config.moe.num_experts == 0 ? 0 : config.num_hidden_layers - config.moe.first_k_dense_replace;
@@ -249,9 +294,13 @@ Model::Model(const ModelConfig& config, Device device, bool with_gradients, Memo
     router_state_.load_fraction.emplace_back(E, 1.0F / static_cast<float>(E));
   }
   const Shape shape = {config.max_position_embeddings, config.head_dim};
+  const Shape values = {2, moe_layers, config.moe.num_experts};
   const std::size_t offset = constants_.reserve(DType::f32, shape);
+  const bool copies = device != Device::cpu && values.numel() > 0;
+  const std::size_t routers = copies ? constants_.reserve(DType::f32, values) : 0;
   constants_.commit();
   rope_table_ = constants_.view(offset, DType::f32, shape);
+  if (copies) router_values_ = constants_.view(routers, DType::f32, values);
   Context here;
   here.device = device;
   ops::rope_table(here, {.table = rope_table_, .theta = config.rope_theta});
@@ -273,9 +322,10 @@ void Model::forward_backward(const Context& ctx, Activations& act, const Batch& 
       l.counts.assign(static_cast<std::size_t>(config_.moe.num_experts), 0);
   }
   if (scale.first) clear_added_gradients(ctx);
-  Pass pass(ctx, config_, parameters_, router_state_, act, batch, rope_table_);
+  place_router_state(ctx);
+  Pass pass(ctx, config_, parameters_, router_state_, router_values_, act, batch, rope_table_);
   pass.forward(expert_capacity(config_.moe, act.tokens()));
-  statistics.loss_sum += pass.loss(&scale);
+  pass.loss(&scale);
   pass.backward(scale, sink);
   pass.collect(scale, statistics);
 }
@@ -283,9 +333,20 @@ void Model::forward_backward(const Context& ctx, Activations& act, const Batch& 
 double Model::evaluate(const Context& ctx, Activations& act, const Batch& batch) {
   check_batch(act, batch);
   check_experts(config_, parameters_.part(), act);
-  Pass pass(ctx, config_, parameters_, router_state_, act, batch, rope_table_);
+  place_router_state(ctx);
+  Pass pass(ctx, config_, parameters_, router_state_, router_values_, act, batch, rope_table_);
   pass.forward(0);
-  return pass.loss(nullptr);
+  pass.loss(nullptr);
+  return pass.loss_sum();
+}
+
+// They may have changed since the last call: by update_router_state() or a load.
+void Model::place_router_state(const Context& ctx) const {
+  if (!router_values_) return;
+  std::vector<float> values;
+  for (const auto* of_layers : {&router_state_.bias, &router_state_.load_fraction})
+    for (const std::vector<float>& v : *of_layers) values.insert(values.end(), v.begin(), v.end());
+  copy_in(ctx, router_values_, values.data());
 }
 
 // Matrices are overwritten by the first micro-batch; norms and an untied embedding are only ever

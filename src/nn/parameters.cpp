@@ -29,6 +29,7 @@ struct Parameters::Layout {
   };
   Parameters& p;
   Device device;
+  DType dtype;
   std::deque<Block> blocks;
   std::int64_t dense = 0, experts_numel = 0;  // elements so far
 
@@ -40,8 +41,9 @@ struct Parameters::Layout {
     next += (shape.numel() + kAlignElements - 1) / kAlignElements * kAlignElements;
     std::size_t compute_offset = 0;
     if (compute) {
-      param.compute = {.data = nullptr, .device = device, .dtype = DType::f32, .shape = shape};
-      compute_offset = p.compute_arena_.reserve_bytes(ops::weight_bytes(device, DType::f32, shape));
+      const DType own = kind == ParameterKind::router ? DType::f32 : dtype;
+      param.compute = {.data = nullptr, .device = device, .dtype = own, .shape = shape};
+      compute_offset = p.compute_arena_.reserve_bytes(ops::weight_bytes(device, own, shape));
     }
     blocks.push_back({&param, offset, compute_offset});
     return offset;
@@ -181,7 +183,7 @@ struct Parameters::Layout {
 };
 
 Parameters::Parameters(const ModelConfig& config, Device device, bool with_gradients,
-                       MemoryLedger* ledger, const ModelPart& part)
+                       MemoryLedger* ledger, const ModelPart& part, DType dtype)
     : layers(static_cast<std::size_t>(config.num_hidden_layers)),
       part_(part),
       master_arena_("parameters (fp32)", device, ledger),
@@ -193,7 +195,7 @@ Parameters::Parameters(const ModelConfig& config, Device device, bool with_gradi
       part_.first_expert >= 0 && part_.first_expert + part_.num_experts <= config.moe.num_experts,
       "experts [{}, {}) of {}", part_.first_expert, part_.first_expert + part_.num_experts,
       config.moe.num_experts);
-  Layout layout{*this, device, {}};
+  Layout layout{*this, device, dtype, {}};
   const Shape table = {config.vocab_size, config.hidden_size};
   layout.group("embedding", [&] {
     const std::int64_t at =

@@ -26,6 +26,7 @@ void embedding_backward(const Context& ctx, const EmbeddingBackward& a) {
   require("embedding_backward", "ids", a.ids, DType::i32, {N});
   const DType A = require_activation("embedding_backward", "dy", ctx, a.dy);
   require("embedding_backward", "dy", a.dy, A, {N, D});
+  require_scratch("embedding_backward", ctx);
   if (N * D == 0) return;
   GRIST_DISPATCH(embedding_backward, ctx, a);
 }

@@ -36,6 +36,15 @@ void squared_sums(const Context& ctx, const SquaredSums& a) {
   GRIST_DISPATCH(squared_sums, ctx, a);
 }
 
+void squared_sums_many(const Context& ctx, const SquaredSumsMany& a) {
+  require_rank("squared_sums_many", "partials", a.partials, 1);
+  const std::int64_t C = a.partials.shape[0];
+  require("squared_sums_many", "partials", a.partials, DType::f64, {C});
+  require("squared_sums_many", "chunks", a.chunks, DType::i64, {C, 2});
+  if (C == 0) return;
+  GRIST_DISPATCH(squared_sums_many, ctx, a);
+}
+
 void tree_sum(const Context& ctx, const TreeSum& a) {
   require_rank("tree_sum", "partials", a.partials, 1);
   require("tree_sum", "partials", a.partials, DType::f64, a.partials.shape);

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <tuple>
 
 #include "grist/core/check.h"
+#include "grist/core/device.h"
 #include "grist/ops/optimizer.h"
 
 namespace grist {
@@ -33,10 +35,10 @@ void flatten(OptimizerEntry& e) {
 }  // namespace
 
 Optimizer::Optimizer(const OptimConfig& config, std::vector<OptimizerEntry> entries,
-                     MemoryLedger* ledger)
+                     MemoryLedger* ledger, Device device)
     : config_(config),
       entries_(std::move(entries)),
-      arena_("optimizer reductions", Device::cpu, ledger) {
+      arena_("optimizer reductions", device, ledger) {
   if (config.name != "adamw")
     fail(ExitCode::config, "optim.name: \"{}\" is not one of adamw", config.name);
   const auto key = [](const OptimizerEntry& e) { return std::tie(e.name, e.begin); };
@@ -48,17 +50,50 @@ Optimizer::Optimizer(const OptimConfig& config, std::vector<OptimizerEntry> entr
     GRIST_CHECK(i == 0 || key(entries_[i - 1]) != key(e), "two parameters are named {}", e.name);
     flatten(e);
     gradients.push_back(e.grad);
-    const std::int64_t n = e.param.numel();
-    for (std::int64_t begin = 0; begin < n; begin += ops::kNormChunk)
-      slices_.push_back({i, begin, std::min(n, begin + ops::kNormChunk)});
   }
+  std::vector<const OptimizerEntry*> by_address;
+  for (const OptimizerEntry& e : entries_) by_address.push_back(&e);
+  std::sort(by_address.begin(), by_address.end(),
+            [](const OptimizerEntry* a, const OptimizerEntry* b) {
+              return std::less<>()(a->param.data, b->param.data);
+            });
+  for (const OptimizerEntry* e : by_address) add_slices(*e, device);
   norm_.emplace(gradients);
-  const Shape chunks{static_cast<std::int64_t>(slices_.size())};
+  const Shape chunks{norm_->num_partials()};
   const std::size_t partials = arena_.reserve(DType::f64, chunks);
   const std::size_t control = arena_.reserve(DType::f32, {2});
   arena_.commit();
   partials_ = arena_.view(partials, DType::f64, chunks);
   control_ = arena_.view(control, DType::f32, {2});
+}
+
+// The CPU's threads share tensors by chunks. A GPU wants few and long runs: tensors that lie behind
+// each other in all four arenas become one.
+void Optimizer::add_slices(const OptimizerEntry& entry, Device device) {
+  const std::int64_t n = entry.param.numel();
+  if (device == Device::cpu) {
+    for (std::int64_t begin = 0; begin < n; begin += ops::kNormChunk) {
+      const std::int64_t end = std::min(n, begin + ops::kNormChunk);
+      Slice s{entry};
+      for (TensorView* v : {&s.what.param, &s.what.m, &s.what.v}) *v = rows(*v, begin, end);
+      s.what.grad = rows(entry.grad, begin, end);
+      slices_.push_back(std::move(s));
+    }
+    return;
+  }
+  const auto follows = [](const ConstTensorView& a, const ConstTensorView& b) {
+    return static_cast<const std::byte*>(a.data) + a.bytes() == b.data;
+  };
+  if (n == 0) return;
+  OptimizerEntry* last = slices_.empty() ? nullptr : &slices_.back().what;
+  if (last != nullptr && last->decay == entry.decay && last->lr_factor == entry.lr_factor &&
+      follows(last->param, entry.param) && follows(last->m, entry.m) && follows(last->v, entry.v) &&
+      follows(last->grad, entry.grad)) {
+    const Shape both = {last->param.numel() + n};
+    last->param.shape = last->m.shape = last->v.shape = last->grad.shape = both;
+    return;
+  }
+  slices_.push_back({entry});
 }
 
 void Optimizer::set_adam_steps(std::int64_t n) {
@@ -69,11 +104,11 @@ void Optimizer::set_adam_steps(std::int64_t n) {
 void Optimizer::apply(const Context& ctx, double lr) {
   parallel_for(ctx, static_cast<std::int64_t>(slices_.size()), [&](std::int64_t i, int /*worker*/) {
     const Slice& s = slices_[static_cast<std::size_t>(i)];
-    const OptimizerEntry& e = entries_[s.entry];
-    ops::adamw(ctx, {.param = rows(e.param, s.begin, s.end),
-                     .m = rows(e.m, s.begin, s.end),
-                     .v = rows(e.v, s.begin, s.end),
-                     .grad = rows(e.grad, s.begin, s.end),
+    const OptimizerEntry& e = s.what;
+    ops::adamw(ctx, {.param = e.param,
+                     .m = e.m,
+                     .v = e.v,
+                     .grad = e.grad,
                      .control = control_,
                      .lr = static_cast<float>(lr * e.lr_factor),
                      .beta1 = static_cast<float>(config_.adam_beta1),
@@ -95,9 +130,8 @@ OptimizerResult Optimizer::update(const Context& ctx, const OptimizerStep& s, do
   r.applied = std::isfinite(r.grad_norm) && std::isfinite(s.loss);
   if (r.applied && config_.clip_grad > 0)
     r.clip_factor = std::min(1.0, config_.clip_grad / (r.grad_norm + 1e-6));
-  auto* control = control_.as<float>();
-  control[0] = static_cast<float>(r.clip_factor);
-  control[1] = r.applied ? 1.0F : 0.0F;
+  const float control[2] = {static_cast<float>(r.clip_factor), r.applied ? 1.0F : 0.0F};
+  copy_in(ctx, control_, control);
   apply(ctx, s.lr);
   if (r.applied) ++adam_steps_;
   return r;

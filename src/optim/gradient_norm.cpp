@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "grist/core/device.h"
 #include "grist/ops/optimizer.h"
 
 namespace grist {
@@ -26,8 +27,10 @@ void GradientNorm::partials(const Context& ctx, const TensorView& out) const {
 }
 
 double norm_of(const Context& ctx, const ConstTensorView& partials) {
+  const std::vector<double> host = to_host<double>(ctx, partials);
   double total = 0;
-  ops::tree_sum(ctx, {.sum = {&total, DType::f64, {1}}, .partials = partials});
+  ops::tree_sum({}, {.sum = {&total, DType::f64, {1}},
+                     .partials = {host.data(), DType::f64, partials.shape}});
   return std::sqrt(total);
 }
 

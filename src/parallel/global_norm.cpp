@@ -6,13 +6,18 @@
 
 #include "grist/comm/collectives.h"
 #include "grist/core/check.h"
+#include "grist/core/device.h"
 #include "grist/ops/optimizer.h"
 
 namespace grist::parallel {
 
 GlobalNorm::GlobalNorm(const ShardPlan& plan, comm::Communicator& world,
-                       const std::vector<ConstTensorView>& gradients, MemoryLedger* ledger)
-    : world_(world), norm_(gradients), arena_("gradient norm", Device::cpu, ledger) {
+                       const std::vector<ConstTensorView>& gradients, Device device,
+                       MemoryLedger* ledger)
+    : world_(world),
+      norm_(gradients),
+      arena_("gradient norm", Device::cpu, ledger),
+      device_arena_("gradient norm", device, ledger) {
   struct Slice {
     SlicePlan what;
     std::int64_t at;  // of its first partial sum
@@ -45,18 +50,23 @@ GlobalNorm::GlobalNorm(const ShardPlan& plan, comm::Communicator& world,
   arena_.commit();
   gathered_ = arena_.view(gathered, DType::f64, all);
   partials_ = arena_.view(partials, DType::f64, chunks);
+  const Shape own = {norm_.num_partials()};
+  const std::size_t at = device_arena_.reserve(DType::f64, own);
+  device_arena_.commit();
+  own_ = device_arena_.view(at, DType::f64, own);
 }
 
 GlobalNorm::Result GlobalNorm::find(const Context& ctx, double loss) {
   const auto self = static_cast<std::size_t>(world_.rank());
   const std::int64_t begin = offsets_[self], end = offsets_[self + 1];
-  norm_.partials(ctx, rows(gathered_, begin, end - 1));
+  norm_.partials(ctx, own_);
+  copy_out(ctx, rows(gathered_, begin, end - 1).data, own_);
   auto* gathered = gathered_.as<double>();
   gathered[end - 1] = loss;
   if (world_.size() > 1) comm::all_gather(world_, gathered_, offsets_).wait();
   auto* partials = partials_.as<double>();
   for (std::size_t i = 0; i < in_name_order_.size(); ++i) partials[i] = gathered[in_name_order_[i]];
-  Result result{norm_of(ctx, partials_), loss};
+  Result result{norm_of({}, partials_), loss};
   for (std::size_t rank = 0; rank + 1 < offsets_.size(); ++rank) {
     const double theirs = gathered[offsets_[rank + 1] - 1];
     if (!std::isfinite(theirs)) result.loss = theirs;

@@ -15,7 +15,7 @@ class GlobalNorm {
   // gradients: this rank's, one for each of plan.pieces(). `world` and what they point into must
   // outlive this.
   GlobalNorm(const ShardPlan& plan, comm::Communicator& world,
-             const std::vector<ConstTensorView>& gradients, MemoryLedger* ledger);
+             const std::vector<ConstTensorView>& gradients, Device device, MemoryLedger* ledger);
 
   struct Result {
     double norm = 0;
@@ -27,7 +27,8 @@ class GlobalNorm {
  private:
   comm::Communicator& world_;
   GradientNorm norm_;
-  Arena arena_;
+  Arena arena_, device_arena_;
+  TensorView own_;  // (own chunks) f64 on the device that has the gradients
   // Rank after rank: its partial sums, then its loss.
   std::vector<std::int64_t> offsets_;       // world + 1
   TensorView gathered_;                     // (offsets_.back()) f64

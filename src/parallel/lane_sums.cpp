@@ -15,8 +15,9 @@ constexpr std::int64_t kTask =
 
 void for_ranges(const Context& ctx, std::int64_t n,
                 const std::function<void(std::int64_t, std::int64_t)>& body) {
-  parallel_for(ctx, (n + kTask - 1) / kTask, [&](std::int64_t task, int /*worker*/) {
-    body(task * kTask, std::min(n, (task + 1) * kTask));
+  const std::int64_t length = ctx.device == Device::cpu ? kTask : n;
+  parallel_for(ctx, n == 0 ? 0 : (n + length - 1) / length, [&](std::int64_t task, int /*worker*/) {
+    body(task * length, std::min(n, (task + 1) * length));
   });
 }
 

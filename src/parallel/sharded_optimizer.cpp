@@ -7,6 +7,7 @@
 #include "gradient_reducer.h"
 #include "grist/comm/collectives.h"
 #include "grist/core/check.h"
+#include "grist/core/device.h"
 
 namespace grist::parallel {
 
@@ -47,8 +48,8 @@ std::vector<OptimizerEntry> entries_of(const std::vector<ShardPiece>& pieces,
 struct ShardedOptimizer::Parts {
   Parts(ShardedOptimizer& o, const Config& config, MemoryLedger* ledger)
       : reducer(o.parameters_, o.groups_, o.plan_, config.parallel, o.ctx_, ledger),
-        norm(o.plan_, *o.groups_.world, gradients_of(o.saves_), ledger),
-        optimizer(config.optim, entries_of(o.holds(), config.optim), ledger) {}
+        norm(o.plan_, o.groups_.world.host(), gradients_of(o.saves_), o.ctx_.device, ledger),
+        optimizer(config.optim, entries_of(o.holds(), config.optim), ledger, o.ctx_.device) {}
   GradientReducer reducer;
   GlobalNorm norm;
   Optimizer optimizer;
@@ -68,7 +69,8 @@ ShardedOptimizer::ShardedOptimizer(nn::Parameters& parameters, const Layout& lay
 
 ShardedOptimizer::~ShardedOptimizer() = default;
 
-// Moments lie in the order of the pieces that hold them: m, then v of each.
+// All m, then all v, each in the order in which the pieces lie in the parameter arena, so that
+// pieces that are neighbours there are neighbours here.
 void ShardedOptimizer::allocate_moments() {
   const auto describe = [&](const TensorPiece& p) {
     const nn::NamedTensor& t = parameters_.tensors()[p.tensor];
@@ -85,22 +87,35 @@ void ShardedOptimizer::allocate_moments() {
     for (std::size_t t = 0; t < parameters_.tensors().size(); ++t)
       whole_.push_back(describe({t, 0, parameters_.tensors()[t].shape.numel()}));
   std::vector<ShardPiece>& held = stage_ == 0 ? whole_ : saves_;
+  std::vector<ShardPiece*> by_place;
+  for (ShardPiece& p : held) by_place.push_back(&p);
+  std::sort(by_place.begin(), by_place.end(), [](const ShardPiece* a, const ShardPiece* b) {
+    return a->tensor->offset + a->begin < b->tensor->offset + b->begin;
+  });
   std::vector<std::size_t> offsets;
-  for (const ShardPiece& p : held)
-    for (int moment = 0; moment < 2; ++moment)
-      offsets.push_back(moments_.reserve(DType::f32, {p.end - p.begin}));
+  for (int moment = 0; moment < 2; ++moment)
+    for (const ShardPiece* p : by_place)
+      offsets.push_back(moments_.reserve(DType::f32, {p->end - p->begin}));
   moments_.commit();
-  for (std::size_t i = 0; i < held.size(); ++i) {
-    const Shape n = {held[i].end - held[i].begin};
-    held[i].m = moments_.view(offsets[2 * i], DType::f32, n);
-    held[i].v = moments_.view(offsets[2 * i + 1], DType::f32, n);
+  for (std::size_t i = 0; i < by_place.size(); ++i) {
+    ShardPiece& p = *by_place[i];
+    const Shape n = {p.end - p.begin};
+    p.m = moments_.view(offsets[i], DType::f32, n);
+    p.v = moments_.view(offsets[by_place.size() + i], DType::f32, n);
   }
+  clear_moments();
   if (stage_ != 0) return;
   for (ShardPiece& p : saves_) {
     const auto index = static_cast<std::size_t>(p.tensor - parameters_.tensors().data());
     p.m = slice(whole_[index].m, p.begin, p.end);
     p.v = slice(whole_[index].v, p.begin, p.end);
   }
+}
+
+void ShardedOptimizer::clear_moments() {
+  if (ctx_.device == Device::cpu) return;  // zero already
+  const Buffer& all = moments_.buffer();
+  if (all.size() > 0) cuda_device().clear(ctx_.stream, all.data(), all.size());
 }
 
 int ShardedOptimizer::lanes() const {
@@ -156,8 +171,8 @@ void ShardedOptimizer::gather(Values what) {
     arriving.push_back(comm::all_gather(c, elements(range), cuts));
   };
   for (const Bucket& b : plan_.buckets()) {
-    start(*groups_.world, b.dense, b.dense_cuts);
-    start(*groups_.expert_data_parallel, b.experts, b.expert_cuts);
+    start(groups_.world.tensors(), b.dense, b.dense_cuts);
+    start(groups_.expert_data_parallel.tensors(), b.experts, b.expert_cuts);
   }
   for (comm::Pending& p : arriving) p.wait();
 }

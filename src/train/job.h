@@ -17,6 +17,7 @@ class Job {
   comm::Communicator& world() { return *launch_.world; }
   bool leader() const { return launch_.world->rank() == 0; }
   const std::string& host() const { return launch_.host; }
+  int local_rank() const { return launch_.local_rank; }
   // CPU threads of this process when `configured` says so. 0: its share of the cores that it may
   // run on; without a launcher 0, which a ThreadPool takes for all of them.
   int threads(std::int64_t configured) const;

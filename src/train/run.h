@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "compute_device.h"
 #include "engine.h"
 #include "grist/ckpt/background_save.h"
 #include "grist/ckpt/checkpoint.h"
@@ -32,7 +33,7 @@ class Run {
 
  private:
   // setup.cpp
-  void resolve_device() const;
+  void say_device() const;
   void open_data();
   void check_same_data() const;
   void warm_up();
@@ -68,6 +69,7 @@ class Run {
 
   const Config& config() const { return loaded_.config; }
   bool leader() const { return world_.rank() == 0; }
+  const Context& context() const { return device_.context(); }
   // What touches files that all ranks share is done by rank 0; its error is everybody's.
   void leader_does(const std::function<void()>& work);
 
@@ -76,9 +78,8 @@ class Run {
   comm::Communicator& world_;
   std::size_t program_bytes_ = 0;  // resident before anything was allocated
   MemoryLedger ledger_;
-  ThreadPool pool_;
-  Scratch scratch_;
-  Context context_;
+  DeviceChoice choice_;
+  ComputeDevice device_;
   std::vector<TextFile>
       tokenizer_texts_;  // of the start: the files may change or go during the run
   std::optional<Tokenizer> tokenizer_;

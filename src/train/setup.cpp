@@ -5,10 +5,12 @@
 #include "grist/comm/collectives.h"
 #include "grist/config/parameters.h"
 #include "grist/core/check.h"
+#include "grist/core/device.h"
 #include "grist/core/log.h"
 #include "grist/core/stop.h"
 #include "grist/data/prepare.h"
 #include "grist/ops/linear.h"
+#include "grist/ops/optimizer.h"
 #include "run.h"
 
 namespace grist::train {
@@ -26,27 +28,51 @@ std::size_t resident_bytes() {
   return 0;
 }
 
-// The best rate of our own matmul on a square problem that fits the caches: what a step is compared
-// with.
-double measure_peak(const Context& ctx) {
-  constexpr std::int64_t kSize = 768;
-  const Shape shape = {kSize, kSize};
-  Arena arena("peak measurement", Device::cpu, nullptr);
-  const std::size_t x = arena.reserve(DType::f32, shape), y = arena.reserve(DType::f32, shape);
-  const std::size_t w = arena.reserve_bytes(ops::weight_bytes(Device::cpu, DType::f32, shape));
-  arena.commit();
-  const ops::WeightView weight{arena.buffer().data() + w, Device::cpu, DType::f32, shape};
-  ops::refresh_weight(ctx, {.out = weight, .master = arena.view(x, DType::f32, shape)});
+// The best rate of our own matmul on a square problem: what a step is compared with. The size grows
+// until a product takes long enough to be a fair measure of the device.
+double measure_peak(const Context& ctx, DType dtype) {
   using Clock = std::chrono::steady_clock;
-  double best = 1e9;
-  const auto end = Clock::now() + std::chrono::milliseconds(60);  // a busy moment must not decide
-  for (auto begin = Clock::now(); begin < end; begin = Clock::now()) {
-    ops::linear_forward(ctx, {.y = arena.view(y, DType::f32, shape),
-                              .x = arena.view(x, DType::f32, shape),
-                              .w = weight});
-    best = std::min(best, std::chrono::duration<double>(Clock::now() - begin).count());
+  constexpr std::int64_t kOnCpu = 768, kLargest = 8192;  // the first fits the caches
+  double best_rate = 0;
+  for (std::int64_t size = ctx.device == Device::cpu ? kOnCpu : 256;; size *= 2) {
+    const Shape shape = {size, size};
+    Arena arena("peak measurement", ctx.device, nullptr);
+    const std::size_t master = arena.reserve(DType::f32, shape), x = arena.reserve(dtype, shape),
+                      y = arena.reserve(dtype, shape);
+    const std::size_t w = arena.reserve_bytes(ops::weight_bytes(ctx.device, dtype, shape));
+    arena.commit();
+    const TensorView values = arena.view(master, DType::f32, shape);
+    ops::normal_init(ctx, {.x = reshape(values, {size * size}), .name = "peak"});
+    const auto weight = [&](std::size_t at) {
+      return ops::WeightView{arena.buffer().data() + at, ctx.device, dtype, shape};
+    };
+    ops::refresh_weight(ctx, {.out = weight(w), .master = values});
+    const TensorView input = ctx.device == Device::cpu ? values : arena.view(x, dtype, shape);
+    if (ctx.device != Device::cpu)  // there a weight is a plain matrix
+      ops::refresh_weight(ctx, {.out = weight(x), .master = values});
+    double best = 1e9;
+    const auto end = Clock::now() + std::chrono::milliseconds(60);  // a busy moment must not decide
+    for (auto begin = Clock::now(); begin < end; begin = Clock::now()) {
+      ops::linear_forward(ctx, {.y = arena.view(y, dtype, shape), .x = input, .w = weight(w)});
+      wait(ctx);
+      best = std::min(best, std::chrono::duration<double>(Clock::now() - begin).count());
+    }
+    best_rate = std::max(best_rate, 2.0 * static_cast<double>(size * size * size) / best);
+    if (ctx.device == Device::cpu || best > 1e-3 || size == kLargest) return best_rate;
   }
-  return 2.0 * kSize * kSize * kSize / best;
+}
+
+// The same kind of device for all ranks: one that cannot have it ends them all.
+DeviceChoice agreed_device(const Config& config, Job& job) {
+  DeviceChoice choice;
+  comm::agree(job.world(), [&] { choice = choose_device(config, job.local_rank()); });
+  const std::int64_t cuda = choice.device == Device::cuda ? 1 : 0;
+  if (comm::all_reduce_sum(job.world(), cuda) != cuda * job.world().size())
+    comm::agree(job.world(), [&] {
+      fail(ExitCode::device_unavailable,
+           "device: auto: some ranks have a GPU and others have none; set device: cpu");
+    });
+  return choice;
 }
 
 }  // namespace
@@ -56,14 +82,12 @@ Run::Run(LoadedConfig loaded, const TrainOptions& options, Job& job)
       options_(options),
       world_(job.world()),
       program_bytes_(resident_bytes()),
-      pool_(job.threads(loaded_.config.threads)),
-      scratch_(Device::cpu, &ledger_) {
-  context_.pool = &pool_;
-  context_.scratch = &scratch_;
-  context_.beats = &world_.activity().beats;
+      choice_(agreed_device(loaded_.config, job)),
+      device_(choice_.device, job.threads(loaded_.config.threads), &ledger_,
+              &world_.activity().beats) {
   for (const std::string& note : loaded_.notes) log::info("{}", note);
   comm::agree(world_, [&] {
-    resolve_device();
+    say_device();
     if (!config().data.tokenizer.empty()) {
       tokenizer_ = resolve_vocabulary(loaded_);
       tokenizer_texts_ = tokenizer_texts(config().data.tokenizer);
@@ -73,7 +97,7 @@ Run::Run(LoadedConfig loaded, const TrainOptions& options, Job& job)
     open_data();
   });
   check_same_data();
-  engine_.emplace(config(), world_, context_, &ledger_);
+  engine_.emplace(config(), world_, context(), &ledger_);
   if (world_.size() > 1)
     stragglers_.emplace(comm::all_gather(world_, job.host()),
                         std::vector<std::string>{"forward and backward", "update"});
@@ -116,13 +140,17 @@ ExitCode Run::execute() {
   return train();
 }
 
-void Run::resolve_device() const {
-  if (config().device == "cuda")
-    fail(ExitCode::device_unavailable,
-         "device: cuda: this build has no CUDA backend; use device: cpu");
-  log::info("device: cpu ({} thread{}{}){}", pool_.size(), pool_.size() == 1 ? "" : "s",
-            world_.size() == 1 ? "" : " a rank",
-            config().device == "auto" ? ", chosen because this build has no CUDA backend" : "");
+void Run::say_device() const {
+  const std::string each = world_.size() == 1 ? "" : " a rank";
+  const int threads = device_.threads();
+  if (choice_.device == Device::cuda) {
+    const bool bf16 = nn::activation_dtype(config(), Device::cuda) == DType::bf16;
+    log::info("device: cuda ({}{}), {}", cuda_device().describe(), each, bf16 ? "bf16" : "fp32");
+    return;
+  }
+  log::info(
+      "device: cpu ({} thread{}{}){}", threads, threads == 1 ? "" : "s", each,
+      config().device == "auto" ? fmt::format(", chosen because {}", choice_.why_not_cuda) : "");
 }
 
 void Run::open_data() {
@@ -169,7 +197,8 @@ void Run::check_same_data() const {
 void Run::warm_up() {
   world_.activity().enter("warm-up");
   engine_->refresh();
-  peak_flops_ = comm::all_reduce_sum(world_, measure_peak(context_));
+  peak_flops_ = comm::all_reduce_sum(
+      world_, measure_peak(context(), nn::activation_dtype(config(), context().device)));
   Batch batch;
   const std::int64_t rows = config().train.micro_batch_size;
   comm::agree(world_,

@@ -100,12 +100,13 @@ bool Run::resume() {
     if (mode != "never") CheckpointFolder(folder, "sweep").sweep();
   });
   if (mode == "never") return false;
-  const std::optional<CheckpointReader> step =
-      load_newest(world_, folder, checkpoint_destinations(*engine_, true));
+  StateLoad state(*engine_, true);
+  const std::optional<CheckpointReader> step = load_newest(world_, folder, state.destinations());
   if (!step) {
     leader_does([&] { refuse_missing_steps(); });
     return false;
   }
+  state.finish();
   comm::agree(world_, [&] {
     check_same_model(*step);
     samples_->check_fingerprints(step->state().at("data"));
@@ -144,14 +145,16 @@ std::string Run::other_layout(const CheckpointReader& step) const {
 void Run::start_from_parent() {
   const bool keep = config().init.optimizer == "keep";
   const std::vector<StepInfo> steps = steps_of(config().init.from, world_);
+  StateLoad state(*engine_, keep);
   const std::optional<CheckpointReader> step = load_first_good(
-      world_, steps, checkpoint_destinations(*engine_, keep),
+      world_, steps, state.destinations(),
       {.ignore_prefixes = keep ? std::vector<std::string>{} : std::vector<std::string>{"optim."}});
   if (!step)
     comm::agree(world_, [&] {
       fail(ExitCode::bad_data, "init.from: {}: no usable checkpoint", config().init.from);
     });
   comm::agree(world_, [&] { check_same_model(*step); });
+  state.finish();
   if (keep) counters_.adam_steps = counters_from_json(step->state().at("counters")).adam_steps;
   engine_->optimizer().set_adam_steps(counters_.adam_steps);
   parent_ = Json::object();

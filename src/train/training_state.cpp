@@ -1,5 +1,7 @@
 #include "training_state.h"
 
+#include "grist/core/device.h"
+
 namespace grist::train {
 
 Json to_json(const Counters& c) {
@@ -53,13 +55,15 @@ template <class F> void for_each_router_tensor(nn::Model& model, F&& visit) {
 }  // namespace
 
 std::vector<TensorSlice> checkpoint_slices(Engine& engine) {
+  wait(engine.context());
   std::vector<TensorSlice> out;
   for (const parallel::ShardPiece& p : engine.optimizer().saves()) {
     TensorSlice slice{.name = p.tensor->name,
                       .shape = p.tensor->shape,
                       .begin = p.begin,
                       .end = p.end,
-                      .data = p.param.data};
+                      .data = p.param.data,
+                      .device = engine.context().device};
     out.push_back(slice);
     slice.name = kMomentM + p.tensor->name;
     slice.data = p.m.data;
@@ -75,23 +79,63 @@ std::vector<TensorSlice> checkpoint_slices(Engine& engine) {
   return out;
 }
 
-std::vector<TensorDestination> checkpoint_destinations(Engine& engine, bool with_moments) {
-  std::vector<TensorDestination> out;
+namespace {
+
+struct Target {
+  TensorDestination destination;
+  Device device = Device::cpu;  // where its data lies
+};
+
+std::vector<Target> targets_of(Engine& engine, bool with_moments) {
+  const Device device = engine.context().device;
+  std::vector<Target> out;
   for (const nn::NamedTensor& t : engine.model().parameters().tensors())
-    out.push_back(whole_destination(t.name, t.master));
+    out.push_back({whole_destination(t.name, t.master), device});
   for_each_router_tensor(engine.model(), [&](std::string name, const TensorView& v) {
-    out.push_back(whole_destination(std::move(name), v));
+    out.push_back({whole_destination(std::move(name), v), Device::cpu});
   });
   if (!with_moments) return out;
   for (const parallel::ShardPiece& p : engine.optimizer().holds()) {
     for (const auto& [prefix, view] : {std::pair(kMomentM, p.m), std::pair(kMomentV, p.v)})
-      out.push_back({.name = prefix + p.tensor->name,
-                     .shape = p.tensor->shape,
-                     .begin = p.begin,
-                     .end = p.end,
-                     .data = view.data});
+      out.push_back({{.name = prefix + p.tensor->name,
+                      .shape = p.tensor->shape,
+                      .begin = p.begin,
+                      .end = p.end,
+                      .data = view.data},
+                     device});
   }
   return out;
+}
+
+std::size_t bytes_of(const TensorDestination& d) {
+  return static_cast<std::size_t>(d.end - d.begin) * size_of(d.dtype);
+}
+
+}  // namespace
+
+StateLoad::StateLoad(Engine& engine, bool with_moments) : engine_(engine) {
+  std::size_t bytes = 0;
+  for (const Target& t : targets_of(engine, with_moments)) {
+    destinations_.push_back(t.destination);
+    if (t.device == Device::cpu) continue;
+    to_device_.push_back({destinations_.size() - 1, t.destination.data});
+    bytes += bytes_of(t.destination);
+  }
+  host_ = Buffer(bytes, Device::cpu, "checkpoint being loaded");
+  std::byte* next = host_.data();
+  for (const auto& [index, target] : to_device_) {
+    destinations_[index].data = next;
+    next += bytes_of(destinations_[index]);
+  }
+}
+
+void StateLoad::finish() {
+  for (const auto& [index, target] : to_device_) {
+    const TensorDestination& from = destinations_[index];
+    copy_in(engine_.context(), {target, from.dtype, {from.end - from.begin}}, from.data);
+  }
+  wait(engine_.context());
+  host_ = {};
 }
 
 }  // namespace grist::train

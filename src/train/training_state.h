@@ -2,7 +2,9 @@
 // Everything a run carries from step to step, and its form in a checkpoint: parameters and moments
 // under their global names, router state, counters. What is not here does not survive a restart.
 #include <cstdint>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine.h"
@@ -31,7 +33,20 @@ Json layout_json(const parallel::Layout& layout);
 // written. The slices of all ranks together tile every tensor.
 std::vector<TensorSlice> checkpoint_slices(Engine& engine);
 
-// What this rank loads: parameters whole, moments as the optimizer holds them.
-std::vector<TensorDestination> checkpoint_destinations(Engine& engine, bool with_moments);
+// What this rank loads: parameters whole, moments as the optimizer holds them. Where the engine is
+// not on the CPU, the state arrives in host memory first.
+class StateLoad {
+ public:
+  StateLoad(Engine& engine, bool with_moments);
+  std::span<const TensorDestination> destinations() const { return destinations_; }
+  // Once they are filled: the state is in the engine.
+  void finish();
+
+ private:
+  Engine& engine_;
+  std::vector<TensorDestination> destinations_;
+  std::vector<std::pair<std::size_t, void*>> to_device_;  // of destinations_, and where they belong
+  Buffer host_;
+};
 
 }  // namespace grist::train

@@ -4,10 +4,12 @@
 #include <cstring>
 #include <map>
 
+#include "compute_device.h"
 #include "engine.h"
 #include "grist/comm/collectives.h"
 #include "grist/config/batch_ramp.h"
 #include "grist/core/check.h"
+#include "grist/core/device.h"
 #include "grist/core/stop.h"
 #include "grist/optim/schedule.h"
 
@@ -25,13 +27,14 @@ std::int64_t backward_place(const std::string& name) {
 }
 
 // This rank's reduced gradients as text: name, first element, count, floats.
-std::string own_gradients(Engine& engine) {
+std::string own_gradients(const Context& ctx, Engine& engine) {
   std::string out;
   for (const parallel::ShardPiece& p : engine.optimizer().saves()) {
     out += fmt::format("{} {} {}\n", p.tensor->name, p.tensor->shape.numel(), p.begin);
     const auto bytes = static_cast<std::size_t>(p.end - p.begin) * sizeof(float);
     out += fmt::format("{}\n", bytes);
-    out.append(static_cast<const char*>(p.grad.data), bytes);
+    out.resize(out.size() + bytes);
+    copy_out(ctx, out.data() + out.size() - bytes, p.grad);
   }
   return out;
 }
@@ -64,12 +67,9 @@ class Trial {
       : config_(config),
         world_(world),
         samples_(samples),
-        pool_(static_cast<int>(config.threads)),
-        scratch_(Device::cpu, nullptr) {
-    context_.pool = &pool_;
-    context_.scratch = &scratch_;
-    context_.beats = &world.activity().beats;
-    engine_.emplace(config_, world, context_, nullptr);
+        device_(choose_device(config, world.rank()).device, static_cast<int>(config.threads),
+                nullptr, &world.activity().beats) {
+    engine_.emplace(config_, world, device_.context(), nullptr);
     engine_->initialize();
     engine_->refresh();
   }
@@ -115,7 +115,8 @@ class Trial {
 
   void collect_gradients(TrialResult& result) {
     Gradients all;
-    for (const std::string& text : comm::gather(world_, own_gradients(*engine_), 0))
+    for (const std::string& text :
+         comm::gather(world_, own_gradients(device_.context(), *engine_), 0))
       add_gradients(text, all);
     if (world_.rank() != 0) return;
     for (auto& [name, values] : all) result.gradients.push_back({name, std::move(values)});
@@ -128,9 +129,7 @@ class Trial {
   const Config& config_;
   comm::Communicator& world_;
   const ReadSamples& samples_;
-  ThreadPool pool_;
-  Scratch scratch_;
-  Context context_;
+  ComputeDevice device_;
   std::optional<Engine> engine_;
 };
 

@@ -62,8 +62,10 @@ class Rank {
     engine_->refresh();
   }
   void load(const std::filesystem::path& folder) {
-    const auto step = load_newest(world_, folder, checkpoint_destinations(*engine_, true));
+    StateLoad state(*engine_, true);
+    const auto step = load_newest(world_, folder, state.destinations());
     ASSERT_TRUE(step.has_value());
+    state.finish();
     const Counters counters = counters_from_json(step->state().at("counters"));
     at_ = counters.step;
     engine_->optimizer().set_adam_steps(counters.adam_steps);

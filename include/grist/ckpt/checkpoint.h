@@ -19,6 +19,7 @@
 #include "grist/ckpt/manifest.h"
 #include "grist/ckpt/storage.h"
 #include "grist/comm/communicator.h"
+#include "grist/core/memory.h"
 
 namespace grist {
 
@@ -35,6 +36,9 @@ struct TensorSlice {
   std::int64_t begin = 0;
   std::int64_t end = 0;
   const void* data = nullptr;
+  // Where it lies. What is not on the CPU must be copied before folder.save() (BackgroundSave
+  // does).
+  Device device = Device::cpu;
 };
 TensorSlice whole(std::string name, const ConstTensorView& view);
 

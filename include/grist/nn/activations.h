@@ -31,7 +31,13 @@ enum class Keep : std::uint8_t {
 };  // evaluation; full; selective; none
 Keep keep_for(const TrainConfig& train);
 
-// Views of one layer's activations; layers share what is not kept.
+// Of activations and of the matrices' compute weights: what `precision` says; auto is fp32 on the
+// CPU and bf16 on CUDA. Routing, norms' and routers' weights, statistics and gradients of weights
+// are always fp32 or more.
+DType activation_dtype(const Config& config, Device device);
+
+// Views of one layer's activations; layers share what is not kept. Matrices of (N, D), (N, H, Dh),
+// (R, 2F) and so on have the dtype of activations, one value a row or a choice is f32 unless said.
 struct LayerActivations {
   TensorView h_in, rstd_in, n_in;  // (N, D), (N), (N, D): residual stream at the input and its norm
   TensorView q_raw, k_raw, q_rstd, k_rstd;  // qk_norm only: before the norm; (N*H), (N*Hkv)
@@ -64,9 +70,10 @@ class Activations {
  public:
   // N tokens in B sequences (B segments for sequence-scope balancing, else one). `exchange`, made
   // for as many tokens and the same `keep`: some experts are on other ranks; null: all are here.
+  // `dtype`: activation_dtype().
   Activations(const ModelConfig& config, std::int64_t tokens, std::int64_t sequences, Keep keep,
               Device device, MemoryLedger* ledger,
-              std::unique_ptr<ExpertExchange> exchange = nullptr);
+              std::unique_ptr<ExpertExchange> exchange = nullptr, DType dtype = DType::f32);
 
   std::int64_t tokens() const { return tokens_; }
   Keep keep() const { return keep_; }
@@ -77,6 +84,8 @@ class Activations {
   TensorView dn_final;                      // (N, D)
   TensorView losses;                        // (N) f32
   TensorView loss_sum;                      // (1) f64
+  // The micro-batch where the device reads it: (N) i32 each, (N+1) i32; empty on the CPU.
+  TensorView ids, targets, positions, cu_seqlens;
 
  private:
   std::int64_t tokens_;

@@ -13,8 +13,8 @@
 
 namespace grist::nn {
 
-// One micro-batch of packed rows. Documents never span sequences of different rows; cu_seqlens
-// tells where attention may look.
+// One micro-batch of packed rows, in host memory. Documents never span sequences of different rows;
+// cu_seqlens tells where attention may look.
 struct Batch {
   ConstTensorView ids;         // (N) i32
   ConstTensorView targets;     // (N) i32; negative: not counted
@@ -59,8 +59,9 @@ std::int64_t expert_capacity(const MoeConfig& moe, std::int64_t tokens);
 
 class Model {
  public:
+  // `dtype`: activation_dtype(), the same as that of the activations it will run with.
   Model(const ModelConfig& config, Device device, bool with_gradients, MemoryLedger* ledger,
-        const ModelPart& part = {});
+        const ModelPart& part = {}, DType dtype = DType::f32);
 
   const ModelConfig& config() const { return config_; }
   Parameters& parameters() { return parameters_; }
@@ -89,10 +90,14 @@ class Model {
  private:
   friend class Decoder;
   void clear_added_gradients(const Context& ctx);
+  void place_router_state(const Context& ctx) const;
   ModelConfig config_;
   Parameters parameters_;
   RouterState router_state_;
   TensorView rope_table_;
+  // (2, MoE layers, E) f32: biases and load fractions where the device reads them; empty on the
+  // CPU.
+  TensorView router_values_;
   Arena constants_;
 };
 

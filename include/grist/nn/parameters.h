@@ -78,9 +78,10 @@ struct NamedTensor {
 class Parameters {
  public:
   // Lays out and allocates; values are zero until initialize() or a checkpoint load, then
-  // refresh().
+  // refresh(). `dtype`: of the matrices' compute weights (nn::activation_dtype()); routers' are
+  // f32.
   Parameters(const ModelConfig& config, Device device, bool with_gradients, MemoryLedger* ledger,
-             const ModelPart& part = {});
+             const ModelPart& part = {}, DType dtype = DType::f32);
 
   // Every value is a function of (seed, global name, index in the tensor).
   void initialize(const Context& ctx, std::uint64_t seed);

@@ -1,6 +1,6 @@
 #pragma once
 // Token embedding: y[n] = table[ids[n]]. Backward adds rows of one token in ascending n (no
-// atomics).
+// atomics). An id outside the table is refused on the CPU; a GPU gives NaN for it, and no gradient.
 #include "grist/core/context.h"
 #include "grist/core/tensor.h"
 
@@ -18,6 +18,6 @@ struct EmbeddingBackward {
   ConstTensorView dy;   // in  (N, D)
   ConstTensorView ids;  // in  (N) i32
 };
-void embedding_backward(const Context& ctx, const EmbeddingBackward& a);
+void embedding_backward(const Context& ctx, const EmbeddingBackward& a);  // needs ctx.scratch
 
 }  // namespace grist::ops

@@ -33,6 +33,14 @@ struct SquaredSums {
 };
 void squared_sums(const Context& ctx, const SquaredSums& a);
 
+// As squared_sums, of chunks anywhere in memory, one launch for all: what it gives for a chunk of
+// those elements.
+struct SquaredSumsMany {
+  TensorView partials;     // out (C) f64
+  ConstTensorView chunks;  // in  (C, 2) i64: address of the first f32 element, number of elements
+};
+void squared_sums_many(const Context& ctx, const SquaredSumsMany& a);
+
 // Sum by a fixed balanced binary tree over positions.
 struct TreeSum {
   TensorView sum;            // out (1) f64

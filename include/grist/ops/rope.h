@@ -16,7 +16,7 @@ void rope_table(const Context& ctx, const RopeTable& a);
 
 struct Rope {
   TensorView x;               // inout (N, H, Dh)
-  ConstTensorView positions;  // in (N) i32, each < P
+  ConstTensorView positions;  // in (N) i32, each in [0, P): else an error (CPU) or NaN (GPU)
   ConstTensorView table;      // in (P, Dh) f32
   bool inverse = false;
 };

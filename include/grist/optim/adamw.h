@@ -48,8 +48,9 @@ struct OptimizerResult {
 
 class Optimizer {
  public:
+  // `device`: where the entries lie.
   Optimizer(const OptimConfig& config, std::vector<OptimizerEntry> entries,
-            MemoryLedger* ledger = nullptr);
+            MemoryLedger* ledger = nullptr, Device device = Device::cpu);
   // The norm of these entries' gradients, then update().
   OptimizerResult step(const Context& ctx, const OptimizerStep& s);
   // Clip, decide, AdamW, with the norm that the caller found.
@@ -61,10 +62,11 @@ class Optimizer {
   const std::vector<OptimizerEntry>& entries() const { return entries_; }  // by (name, begin)
 
  private:
-  struct Slice {  // one chunk of one entry: the unit of parallel work
-    std::size_t entry;
-    std::int64_t begin, end;
+  struct Slice {          // a run of elements with the same settings: the unit of parallel work
+    OptimizerEntry what;  // of which name and begin say nothing
+    std::int64_t size() const { return what.param.numel(); }
   };
+  void add_slices(const OptimizerEntry& entry, Device device);
   void apply(const Context& ctx, double lr);
 
   OptimConfig config_;
@@ -72,7 +74,7 @@ class Optimizer {
   std::vector<Slice> slices_;
   std::optional<GradientNorm> norm_;
   Arena arena_;
-  TensorView partials_;  // (slices) f64
+  TensorView partials_;  // (chunks) f64
   TensorView control_;   // (2) f32: clip factor, apply
   std::int64_t adam_steps_ = 0;
 };

@@ -17,14 +17,15 @@ class GradientNorm {
   // the tensor's end. What they point into must outlive this.
   explicit GradientNorm(const std::vector<ConstTensorView>& gradients);
   std::int64_t num_partials() const { return static_cast<std::int64_t>(chunks_.size()); }
-  // out: (num_partials) f64, in the order of the pieces.
+  // out: (num_partials) f64 on the context's device, in the order of the pieces.
   void partials(const Context& ctx, const TensorView& out) const;
 
  private:
   std::vector<ConstTensorView> chunks_;
 };
 
-// sqrt(tree over partials); partials: (n) f64 of all chunks in name order.
+// sqrt(tree over partials); partials: (n) f64 of all chunks in name order, on the context's device.
+// Waits for it.
 double norm_of(const Context& ctx, const ConstTensorView& partials);
 
 }  // namespace grist

@@ -72,6 +72,7 @@ class ShardedOptimizer final : public nn::GradientSink {
   struct Parts;  // what step() works with
   enum class Values { masters, gradients };
   void allocate_moments();
+  void clear_moments();
   void gather(Values what);
 
   nn::Parameters& parameters_;

@@ -1,0 +1,37 @@
+#include "compute_device.h"
+
+#include "grist/core/check.h"
+#include "grist/core/device.h"
+
+namespace grist::train {
+
+DeviceChoice choose_device(const Config& config, int local_rank) {
+  DeviceChoice choice;
+  if (config.device != "cpu" && enable_cuda(local_rank, choice.why_not_cuda)) {
+    choice.device = Device::cuda;
+  } else if (config.device == "cuda") {
+    fail(ExitCode::device_unavailable, "device: cuda: {}; use device: cpu", choice.why_not_cuda);
+  }
+  if (choice.device == Device::cpu && config.precision == "bf16")
+    fail(ExitCode::config, "precision: bf16 needs device: cuda{}; use precision: fp32",
+         config.device == "auto" ? fmt::format(" ({})", choice.why_not_cuda) : "");
+  return choice;
+}
+
+ComputeDevice::ComputeDevice(Device device, int threads, MemoryLedger* ledger,
+                             std::atomic<std::uint64_t>* beats)
+    : pool_(threads), scratch_(device, ledger) {
+  context_.device = device;
+  context_.scratch = &scratch_;
+  context_.beats = beats;
+  if (device == Device::cpu)
+    context_.pool = &pool_;
+  else
+    context_.stream = cuda_device().make_stream();
+}
+
+ComputeDevice::~ComputeDevice() {
+  if (context_.stream != nullptr) cuda_device().destroy_stream(context_.stream);
+}
+
+}  // namespace grist::train
