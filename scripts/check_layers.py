@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Checks who includes whom: modules point down only, and each third-party library has its place.
+Device code uses nothing that only nvcc understands outside kernels/cuda/ptx.
 
 docs/architecture.md draws this table, and CMake has one static library a module with the same
 edges. Tests may include anything. Prints every offence as file:line and exits 1 if there is one.
@@ -26,7 +27,7 @@ MAY_INCLUDE = {
     "ckpt": "core config comm",
     "eval": "core config ops data nn ckpt",
     "train": "core config ops comm data nn optim parallel ckpt eval",
-    "app": "core config ops comm data nn optim parallel ckpt eval train",
+    "app": "core config ops kernels comm data nn optim parallel ckpt eval train",
 }
 
 # What an angle-bracket (or third-party) include starts with -> where it may stand. An empty tuple:
@@ -40,7 +41,8 @@ THIRD_PARTY = [
     (r"xxhash|xxh3", ("src/core/hash.cpp",)),
     (r"zlib\.h|zstd\.h|pcre2\.h", ("src/data/",)),
     (r"(mpi|nccl)\.h", ("src/comm/",)),
-    (r"cuda|cub/|cooperative_groups|mma\.h", ("kernels/cuda/",)),
+    (r"(cub|thrust|cutlass)/|cooperative_groups|mma\.h|cuda/", ()),  # the emulation has none of these
+    (r"cuda", ("kernels/cuda/",)),
     (r"omp\.h", ()),  # one thread pool: core/context.h
     (r"cblas|mkl", ()),  # results must not depend on somebody's thread count
     (r"iostream|regex$", ()),  # slow to compile
@@ -50,6 +52,14 @@ ONE_FILE_ONLY = {r"simdjson", r"CLI/"}  # slow to compile: behind one .cpp of ou
 # Headers that others include stay free of fmt, which nvcc cannot compile; these two are host only.
 FMT_HEADERS = {"include/grist/core/check.h", "include/grist/core/log.h"}
 NOT_FOR_CUDA = ("grist/core/check.h", "grist/core/log.h", "fmt/")
+
+# In kernels/cuda, but not in its ptx/: what would not run on the emulation too.
+NOT_IN_KERNELS = {
+    "<<<": "start kernels with launch() (kernels/cuda/launch.h)",
+    "asm": "write a wrapper in kernels/cuda/ptx",
+    "__CUDA_ARCH__": "choose by a template parameter from device_info()",
+}
+KERNEL_WORDS = re.compile(r"<<<|\basm\b|__CUDA_ARCH__")
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 SUFFIXES = {".h", ".cpp", ".cu", ".cuh"}
@@ -96,6 +106,14 @@ def other_problem(root, path, target, quoted):
     return None
 
 
+def kernel_problem(path, line):
+    """Why this line may not stand in device code, or None."""
+    if not path.startswith("kernels/cuda/") or path.startswith("kernels/cuda/ptx/"):
+        return None
+    match = KERNEL_WORDS.search(line.split("//")[0])
+    return f"{match[0]}: {NOT_IN_KERNELS[match[0]]}" if match else None
+
+
 def check(root):
     """All offences, as lines."""
     problems, users = [], {pattern: set() for pattern in ONE_FILE_ONLY}
@@ -107,6 +125,8 @@ def check(root):
         if file.suffix in {".h", ".cuh"} and not text.startswith("#pragma once"):
             problems.append(f"{path}:1: a header begins with #pragma once")
         for number, line in enumerate(text.splitlines(), start=1):
+            if problem := kernel_problem(path, line):
+                problems.append(f"{path}:{number}: {problem}")
             match = INCLUDE.match(line)
             if not match:
                 continue

@@ -18,6 +18,7 @@ import budget  # noqa: E402
 import check_docs  # noqa: E402
 import check_layers  # noqa: E402
 import compare_compression  # noqa: E402
+import kernel_resources  # noqa: E402
 import plot_loss  # noqa: E402
 from test_slurm import Slurm  # noqa: E402, F401
 
@@ -47,6 +48,9 @@ class Layers(InFolder):
     def test_allows_what_points_down(self):
         text = "#include <vector>\n#include <yaml-cpp/yaml.h>\n#include \"grist/core/json.h\"\n"
         self.assertEqual(self.problems("src/config/load.cpp", text), [])
+        text = '#pragma once\n#include <cuda_bf16.h>\nasm volatile("");\n'
+        self.assertEqual(self.problems("kernels/cuda/ptx/grist_ptx.cuh", text), [])
+        self.assertEqual(self.problems("kernels/cuda/launch.h", "#pragma once\n// no <<<>>>\n"), [])
 
     def test_flags_each_offence(self):
         offences = {
@@ -57,6 +61,12 @@ class Layers(InFolder):
             "src/train/loop.cpp": '#include "kernels/backends.h"\n',
             "kernels/cpu/a.cpp": "#include <cblas.h>\n",
             "kernels/cuda/a.cu": '#include "grist/core/check.h"\n',
+            "kernels/cuda/b.cu": "kernel<<<1, 32>>>();\n",
+            "kernels/cuda/c.cuh": '#pragma once\nasm volatile("");\n',
+            "kernels/cuda/d.cu": "#if __CUDA_ARCH__ >= 900\n",
+            "kernels/cuda/e.cu": "#include <cub/cub.cuh>\n",
+            "kernels/cuda/f.cu": "#include <cooperative_groups.h>\n",
+            "kernels/cuda/g.cu": "#include <cuda/barrier>\n",
             "src/app/a.cpp": "#include <iostream>\n",
             "src/optim/a.cpp": '#include "private_of_another.h"\n',
             "src/unknown/a.cpp": '#include "grist/core/file.h"\n',
@@ -82,6 +92,38 @@ class Docs(InFolder):
         self.assertEqual([p.split(": ")[1] for p in problems],
                          [f"{name} does not exist"
                           for name in ("scripts/none.sh", "none.md", "scripts/lost.sh")])
+
+
+class Kernels(unittest.TestCase):
+    REPORT = """ptxas info    : Compiling entry function '_Z6matmulv' for 'sm_90a'
+ptxas info    : Function properties for _Z6helperv
+    8 bytes stack frame, 4 bytes spill stores, 0 bytes spill loads
+ptxas info    : Function properties for _Z6matmulv
+    16 bytes stack frame, 12 bytes spill stores, 20 bytes spill loads
+ptxas info    : Used 168 registers, used 1 barriers, 1024 bytes smem
+ptxas info    : (C7510) Potential Performance Loss: wgmma.mma_async instructions are serialized
+"""
+
+    def test_reads_ptxas(self):
+        kernel = kernel_resources.report(self.REPORT)["_Z6matmulv", "sm_90a"]
+        self.assertEqual([kernel.registers, kernel.shared, kernel.stack, kernel.spills],
+                         [168, 1024, 16, 36])
+
+    def test_complains(self):
+        kernel = kernel_resources.Kernel()
+        table = {("kernels/cuda/sm90/a.cu", "matmul"): {"sm_90a": kernel}}
+        self.assertEqual(len(list(kernel_resources.judge(table))), 1)
+        kernel.instructions["HGMMA"] = 4
+        self.assertEqual(list(kernel_resources.judge(table)), [])
+        kernel.spills = 4
+        self.assertEqual(len(list(kernel_resources.judge(table))), 1)
+        self.assertEqual(sum(bool(kernel_resources.COMPLAINT.search(line))
+                             for line in self.REPORT.splitlines()), 1)
+
+    def test_names(self):
+        self.assertEqual(kernel_resources.shorten(
+            "void grist::cuda::(anonymous namespace)::f<float, (int)64>(float*, int)"),
+            "f<float, 64>")
 
 
 class Budget(unittest.TestCase):

@@ -1,7 +1,7 @@
 // SwiGLU, CUDA:   a = silu(gate) * up,   dgate = da * up * silu'(gate),   dup = da * silu(gate)
 #include "elementwise.cuh"
 #include "kernels/backends.h"
-#include "sigmoid.cuh"
+#include "swiglu.cuh"
 
 namespace grist::cuda {
 namespace {

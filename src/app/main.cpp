@@ -4,6 +4,7 @@
 #include <new>
 #include <type_traits>
 
+#include "backends.h"
 #include "command_line.h"
 #include "grist/comm/launch.h"
 #include "grist/core/check.h"
@@ -39,6 +40,7 @@ int main(int argc, char** argv) {
   try {
     grist::flush_denormals();
     grist::install_stop_handlers();
+    grist::app::offer_backends();
     code = std::visit([](const auto& arguments) { return grist::app::run_here(arguments); },
                       grist::app::parse_command_line(argc, argv));
   } catch (const grist::Error& e) {

@@ -92,7 +92,7 @@ struct Words {
 
 constexpr auto kWords = std::to_array<Words>({
     {"device", "auto, cpu, cuda"},
-    {"precision", "auto, fp32"},
+    {"precision", "auto, fp32, bf16"},
     {"model.moe.router.score_function", "softmax, sigmoid"},
     {"model.moe.router.dtype", "fp32"},
     {"model.moe.aux_loss_scope", "sequence, micro_batch, global_batch"},

@@ -101,8 +101,10 @@ void Block::start(const Grid& grid, std::uint64_t linear_index) {
   warps_ = {};
   groups_ = {};
   barriers_ = {};
+  deferred_.clear();
   ready_warps_ = 0;
   progress_ = polls_others_ = false;
+  proxy_.clear();
   for (int n = 0; n < count_; ++n) {
     Thread& t = threads_[static_cast<std::size_t>(n)];
     const unsigned u = static_cast<unsigned>(n);
@@ -134,6 +136,8 @@ bool Block::run(const Grid& grid, std::uint64_t linear_index) {
   __sanitizer_finish_switch_fiber(main_fake_stack_, nullptr, nullptr);
 #endif
   current_ = nullptr;
+  if (report_.empty() && proxy_.loads_on_their_way())
+    report_ = "the block ended while TMA loads were on their way";
   if (report_.empty() && !shared_.slack_untouched())
     report_ = "a write past the end of dynamic shared memory (" + std::to_string(shared_.size()) +
               " bytes), found when the block ended";
@@ -200,7 +204,29 @@ int Block::pick_lane(unsigned ready) {
   return __builtin_ctz(ready);
 }
 
+void Block::defer(std::function<void()> work) {
+  if (grid_->options.async == Async::eager) {
+    work();
+    progress_ = true;
+  } else {
+    deferred_.push_back(std::move(work));
+  }
+}
+
+// False: there is none.
+bool Block::run_deferred() {
+  if (deferred_.empty()) return false;
+  const bool any = grid_->options.async == Async::random;
+  const std::size_t i = any ? random_.below(static_cast<std::uint32_t>(deferred_.size())) : 0;
+  const std::function<void()> work = std::move(deferred_[i]);
+  deferred_.erase(deferred_.begin() + static_cast<std::ptrdiff_t>(i));
+  work();
+  return progress_ = true;
+}
+
 Thread* Block::pick() {
+  if (!deferred_.empty() && grid_->options.async == Async::random && random_.below(16) == 0)
+    run_deferred();
   if (ready_warps_ == 0 && !wake_pollers()) return nullptr;
   warp_ = pick_warp();
   Warp& w = warps_[static_cast<std::size_t>(warp_)];
@@ -213,7 +239,8 @@ Thread* Block::pick() {
 // Nobody is ready. Waiting loops look again if something has happened since; those that wait for
 // what is outside the block, for a limited time.
 bool Block::wake_pollers() {
-  if (!progress_) {
+  if (!progress_) progress_ = proxy_.let_one_come(grid_->options.async, random_);
+  if (!progress_ && !run_deferred()) {
     if (!polls_others_) return false;
     if (now_ms() - poll_start_ > timeout_ms()) return false;
     sched_yield();
@@ -277,6 +304,10 @@ void Block::finish() {
   Thread& t = *current_;
   if (!t.copies.empty())
     fail("a thread ends with cp.async copies that it never waited for", t.where);
+  if (!proxy_.stores_done(t.number))
+    fail("a thread ends with TMA stores that it never waited for", t.where);
+  if (!proxy_.products_done(t.number / kWarpgroupThreads))
+    fail("a thread ends while its warpgroup's wgmma runs", t.where);
   t.state = State::done;
   Warp& w = warps_[static_cast<std::size_t>(t.warp())];
   w.live &= ~(1U << t.lane());
@@ -289,7 +320,11 @@ void Block::finish() {
   for (Barrier& b : barriers_) {
     if (b.arrived > 0 && barrier_complete(b)) complete(b);
   }
-  if (live_ == 0) leave(nullptr, true);
+  if (live_ == 0) {
+    while (run_deferred()) {
+    }
+    leave(nullptr, true);
+  }
   Thread* next = pick();
   if (next == nullptr) fail(deadlock(), t.where);
   leave(next, true);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "async_copies.h"
+#include "async_proxy.h"
 #include "emulation/control.h"
 #include "emulation/engine.h"
 #include "fiber.h"
@@ -94,6 +95,7 @@ class Block {
   void warpgroup_collective(const char* name, Combine combine, void* payload, Where where);
   BarrierSums barrier(int id, int threads, bool predicate, bool wait, Where where);
   void pause(Where where, bool for_others);
+  void defer(std::function<void()> work);
   // A waiting loop's condition may have changed: those that poll look again.
   void progress() { progress_ = true; }
   [[noreturn]] void fail(const std::string& what, Where where);
@@ -103,6 +105,7 @@ class Block {
   const Grid& grid() const { return *grid_; }
   SharedMemory& shared() { return shared_; }
   Random& random() { return random_; }
+  AsyncProxy& proxy() { return proxy_; }
   std::string name_of(const Thread& t) const;
   const Stack* stack_guard_at(const void* p) const;
 
@@ -113,6 +116,7 @@ class Block {
   int pick_warp();
   int pick_lane(unsigned ready);
   bool wake_pollers();
+  bool run_deferred();
   void block_current(State state, const char* doing, Where where);
   void make_ready(int warp, unsigned lanes);
   void leave(Thread* next, bool dying);
@@ -136,6 +140,7 @@ class Block {
   bool progress_ = false;
   bool polls_others_ = false;
   std::int64_t poll_start_ = 0;
+  std::vector<std::function<void()>> deferred_;     // oldest first
   std::array<std::uint32_t, kMaxWarps> rank_ = {};  // of random orders: the least goes first
   Thread* current_ = nullptr;
   void* main_sp_ = nullptr;
@@ -143,6 +148,7 @@ class Block {
   const void* main_bottom_ = nullptr;
   std::size_t main_size_ = 0;
   SharedMemory shared_;
+  AsyncProxy proxy_;
   Random random_;
   std::string report_;
 };

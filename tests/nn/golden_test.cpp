@@ -14,7 +14,7 @@
 #include "grist/nn/model.h"
 #include "grist/ops/linear.h"
 #include "grist/optim/adamw.h"
-#include "support/compare.h"
+#include "support/device_context.h"
 #include "support/model.h"
 
 namespace grist {
@@ -109,7 +109,7 @@ struct Golden {
   SafetensorsReader file;
 };
 
-double relative_error(const float* got, const std::vector<float>& want) {
+double relative_error(const std::vector<float>& got, const std::vector<float>& want) {
   double error = 0, norm = 0;
   for (std::size_t i = 0; i < want.size(); ++i) {
     const double d = static_cast<double>(got[i]) - static_cast<double>(want[i]);
@@ -123,10 +123,10 @@ class GoldenModel : public ::testing::TestWithParam<const char*> {
  protected:
   GoldenModel()
       : golden(GetParam()),
-        model(golden.config(), Device::cpu, true, nullptr),
+        model(golden.config(), test::test_device(), true, nullptr),
         batch(golden.batch()) {
     for (const nn::NamedTensor& t : model.parameters().tensors())
-      golden.file.read(golden.hub_name(t.name), t.master);
+      copy_in(*context, t.master, golden.read<float>(golden.hub_name(t.name)).data());
     if (model.config().moe.expert_bias_update_rate > 0) {
       for (std::size_t i = 0; i < model.router_bias_names().size(); ++i)
         model.router_state().bias[i] = golden.read<float>(model.router_bias_names()[i]);
@@ -134,11 +134,12 @@ class GoldenModel : public ::testing::TestWithParam<const char*> {
     model.parameters().refresh(*context);
   }
   nn::Activations activations(nn::Keep keep) const {
-    return {model.config(), static_cast<std::int64_t>(batch.ids.size()), 2, keep, Device::cpu,
-            nullptr};
+    return {
+        model.config(), static_cast<std::int64_t>(batch.ids.size()), 2, keep, test::test_device(),
+        nullptr};
   }
   // AdamW as the golden's `optim` says; the moments live in `moments`.
-  Optimizer make_optimizer(std::vector<std::vector<float>>& moments) {
+  Optimizer make_optimizer(std::vector<Buffer>& moments) {
     const Json& words = golden.json.at("optim");
     OptimConfig config;
     config.weight_decay = words.at("weight_decay").as_double();
@@ -154,15 +155,19 @@ class GoldenModel : public ::testing::TestWithParam<const char*> {
       e.grad = t.grad;
       e.decay = t.decay;
       for (TensorView* moment : {&e.m, &e.v}) {
-        moments.emplace_back(static_cast<std::size_t>(t.shape.numel()), 0.0F);
-        *moment = test::view(moments.back(), t.shape);
+        const std::vector<float> zeros(static_cast<std::size_t>(t.shape.numel()), 0.0F);
+        moments.emplace_back(zeros.size() * sizeof(float), test::test_device(), "moment");
+        *moment = moments.back().view(DType::f32, t.shape);
+        copy_in(*context, *moment, zeros.data());
       }
       entries.push_back(e);
     }
-    return {config, std::move(entries)};
+    return {config, std::move(entries), nullptr, test::test_device()};
   }
 
-  test::CpuContext context;
+  std::vector<float> host(const ConstTensorView& v) const { return to_host<float>(*context, v); }
+
+  test::DeviceContext context;
   Golden golden;
   nn::Model model;
   test::TestBatch batch;
@@ -171,12 +176,14 @@ class GoldenModel : public ::testing::TestWithParam<const char*> {
 TEST_P(GoldenModel, LogitsMatchTransformers) {
   nn::Activations act = activations(nn::Keep::nothing);
   model.evaluate(*context, act, batch.view());
-  std::vector<float> logits(batch.ids.size() * static_cast<std::size_t>(model.config().vocab_size));
-  ops::linear_forward(*context, {.y = test::view(logits, {act.tokens(), model.config().vocab_size}),
-                                 .x = act.n_final,
-                                 .w = model.parameters().output().compute});
+  const Shape shape = {act.tokens(), model.config().vocab_size};
+  const Buffer logits(static_cast<std::size_t>(shape.numel()) * sizeof(float), test::test_device(),
+                      "logits");
+  const TensorView y = logits.view(DType::f32, shape);
+  ops::linear_forward(*context,
+                      {.y = y, .x = act.n_final, .w = model.parameters().output().compute});
 
-  EXPECT_LT(relative_error(logits.data(), golden.read<float>("output.logits")), kTensorTolerance);
+  EXPECT_LT(relative_error(host(y), golden.read<float>("output.logits")), kTensorTolerance);
 }
 
 TEST_P(GoldenModel, LossesAndEveryGradientMatchTransformers) {
@@ -196,7 +203,7 @@ TEST_P(GoldenModel, LossesAndEveryGradientMatchTransformers) {
               kLossTolerance * want.at("z_loss").as_double());
   for (const nn::NamedTensor& t : model.parameters().tensors()) {
     const std::vector<float> grad = golden.read<float>("grad." + golden.hub_name(t.name));
-    EXPECT_LT(relative_error(t.grad.as<float>(), grad), kTensorTolerance) << t.name;
+    EXPECT_LT(relative_error(host(t.grad), grad), kTensorTolerance) << t.name;
   }
 }
 
@@ -205,7 +212,7 @@ TEST_P(GoldenModel, TenAdamWStepsMatchPyTorch) {
   const auto& steps = golden.json.at("steps").as_array();
   const double targets = static_cast<double>(batch.num_targets());
   nn::Activations act = activations(nn::Keep::everything);
-  std::vector<std::vector<float>> moments;
+  std::vector<Buffer> moments;
   Optimizer optimizer = make_optimizer(moments);
   const auto expect = [](double got, const Json& line, const char* key, std::size_t step) {
     const double want = line.at(key).as_double();
@@ -227,7 +234,7 @@ TEST_P(GoldenModel, TenAdamWStepsMatchPyTorch) {
   }
   for (const nn::NamedTensor& t : model.parameters().tensors()) {
     const auto want = golden.read<float>("final." + golden.hub_name(t.name));
-    EXPECT_LT(relative_error(t.master.as<float>(), want), kFinalWeightTolerance) << t.name;
+    EXPECT_LT(relative_error(host(t.master), want), kFinalWeightTolerance) << t.name;
   }
 }
 

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "grist/core/error.h"
+#include "ops/attention_reference.h"
 #include "support/compare.h"
 #include "support/gradient.h"
 
@@ -16,82 +17,15 @@ namespace {
 
 using test::close;
 using test::CpuContext;
+using test::Doubles;
+using test::Lengths;
 using test::normals;
+using test::starts;
 using test::tolerance;
 using test::view;
 using test::widen;
-using Doubles = std::vector<double>;
-using Lengths = std::vector<std::int32_t>;
-
-struct Case {
-  Lengths q, k;  // per document
-  std::int64_t H, Hkv, Dh;
-};
-
-Lengths starts(const Lengths& lengths) {
-  Lengths cu{0};
-  for (const std::int32_t n : lengths) cu.push_back(cu.back() + n);
-  return cu;
-}
-
-// Naive float64 softmax attention; with do_ also its gradients.
-struct Judge {
-  Judge(const Case& c_in, Doubles q_in, Doubles k_in, Doubles v_in)
-      : c(c_in), q(std::move(q_in)), k(std::move(k_in)), v(std::move(v_in)) {}
-
-  void forward() { visit_rows({}); }
-  void backward(const Doubles& do_) {
-    dq.assign(q.size(), 0);
-    dk.assign(k.size(), 0);
-    dv.assign(v.size(), 0);
-    visit_rows(do_);
-  }
-  void visit_rows(const Doubles& do_) {
-    o.assign(q.size(), 0);
-    lse.assign(q.size() / static_cast<std::size_t>(c.Dh), 0);
-    const Lengths cu_q = starts(c.q), cu_k = starts(c.k);
-    for (std::size_t s = 0; s < c.q.size(); ++s)
-      for (std::int64_t i = 0; i < c.q[s]; ++i)
-        for (std::int64_t h = 0; h < c.H; ++h)
-          row(cu_q[s] + i, cu_k[s], std::max<std::int64_t>(0, i + 1 + c.k[s] - c.q[s]), h, do_);
-  }
-  void row(std::int64_t i, std::int64_t first, std::int64_t n, std::int64_t h, const Doubles& do_) {
-    const std::size_t qi = static_cast<std::size_t>((i * c.H + h) * c.Dh);
-    const auto at = [&](std::int64_t j) {
-      return static_cast<std::size_t>(((first + j) * c.Hkv + h / (c.H / c.Hkv)) * c.Dh);
-    };
-    const auto Dh = static_cast<std::size_t>(c.Dh);
-    Doubles p(static_cast<std::size_t>(n));
-    double sum = 0;
-    for (std::int64_t j = 0; j < n; ++j) {
-      double score = 0;
-      for (std::size_t d = 0; d < Dh; ++d) score += q[qi + d] * k[at(j) + d];
-      sum += p[static_cast<std::size_t>(j)] = std::exp(scale * score);
-    }
-    lse[qi / Dh] = std::log(sum);
-    double delta = 0;
-    for (std::int64_t j = 0; j < n; ++j)
-      for (std::size_t d = 0; d < Dh; ++d)
-        o[qi + d] += p[static_cast<std::size_t>(j)] / sum * v[at(j) + d];
-    if (do_.empty()) return;
-    for (std::size_t d = 0; d < Dh; ++d) delta += do_[qi + d] * o[qi + d];
-    for (std::int64_t j = 0; j < n; ++j) {
-      const double pj = p[static_cast<std::size_t>(j)] / sum;
-      double dp = 0;
-      for (std::size_t d = 0; d < Dh; ++d) dp += do_[qi + d] * v[at(j) + d];
-      const double ds = scale * pj * (dp - delta);
-      for (std::size_t d = 0; d < Dh; ++d) {
-        dq[qi + d] += ds * k[at(j) + d];
-        dk[at(j) + d] += ds * q[qi + d];
-        dv[at(j) + d] += pj * do_[qi + d];
-      }
-    }
-  }
-
-  Case c;
-  double scale = 1;
-  Doubles q, k, v, o, lse, dq, dk, dv;
-};
+using Case = test::AttentionCase;
+using Judge = test::AttentionJudge;
 
 // The operation under test, with every operand.
 struct Trial {

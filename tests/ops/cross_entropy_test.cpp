@@ -9,6 +9,7 @@
 
 #include "grist/core/error.h"
 #include "grist/core/memory.h"
+#include "ops/cross_entropy_reference.h"
 #include "support/compare.h"
 #include "support/gradient.h"
 
@@ -21,44 +22,11 @@ using test::normals;
 using test::tolerance;
 using test::view;
 using test::widen;
+using Case = test::CrossEntropyCase;
 using Doubles = std::vector<double>;
+using Judge = test::CrossEntropyJudge;
 
-struct Case {
-  std::int64_t N, D, V;
-};
-
-// The judge: losses, and the gradients of their sum times grad_scale.
-struct Judge {
-  Doubles losses, dx, dw;
-  Judge(const Case& c, const Doubles& x, const Doubles& w, const std::vector<std::int32_t>& targets,
-        double grad_scale)
-      : losses(targets.size()), dx(x.size()), dw(w.size()) {
-    const auto D = static_cast<std::size_t>(c.D), V = static_cast<std::size_t>(c.V);
-    Doubles p(V);
-    for (std::size_t n = 0; n < targets.size(); ++n) {
-      if (targets[n] < 0) continue;
-      for (std::size_t v = 0; v < V; ++v) {
-        p[v] = 0;
-        for (std::size_t d = 0; d < D; ++d) p[v] += x[n * D + d] * w[v * D + d];
-      }
-      const double largest = *std::max_element(p.begin(), p.end());
-      const auto target = static_cast<std::size_t>(targets[n]);
-      const double chosen = p[target];
-      double sum = 0;
-      for (double& value : p) sum += value = std::exp(value - largest);
-      losses[n] = std::log(sum) + largest - chosen;
-      for (std::size_t v = 0; v < V; ++v) {
-        const double d_logit = grad_scale * (p[v] / sum - (v == target ? 1 : 0));
-        for (std::size_t d = 0; d < D; ++d) {
-          dx[n * D + d] += d_logit * w[v * D + d];
-          dw[v * D + d] += d_logit * x[n * D + d];
-        }
-      }
-    }
-  }
-};
-
-// The operation under test, with every operand. Every fifth target is masked.
+// The operation under test, with every operand.
 struct Trial {
   explicit Trial(const Case& c_in, float scale = 0.3F)
       : c(c_in),
@@ -67,11 +35,7 @@ struct Trial {
         dx(x.size(), 99.0F),
         dw(w.size()),
         losses(static_cast<std::size_t>(c.N), 99.0F),
-        targets(static_cast<std::size_t>(c.N)) {
-    for (std::int64_t n = 0; n < c.N; ++n)
-      targets[static_cast<std::size_t>(n)] =
-          n % 5 == 4 ? -100 : static_cast<std::int32_t>(n * 7919 % c.V);
-  }
+        targets(test::some_targets(c)) {}
   ops::LinearCrossEntropy args(const Context& ctx, bool gradients = true) {
     const Shape shape{c.V, c.D};
     packed = Buffer(ops::weight_bytes(Device::cpu, DType::f32, shape), Device::cpu, "weight");

@@ -1,17 +1,15 @@
 // Packing rows and regrouping received ones, against a sort of labelled rows.
-#include <algorithm>
 #include <numeric>
-#include <tuple>
 
 #include "grist/core/error.h"
 #include "grist/ops/dispatch.h"
+#include "ops/regroup_reference.h"
 #include "support/compare.h"
 
 namespace grist {
 namespace {
 
 using namespace test;
-using Ids = std::vector<std::int32_t>;
 
 TEST(GatherRows, CopiesTheRowsOfAnIndex) {
   const CpuContext ctx(3);
@@ -49,11 +47,6 @@ TEST(GatherRows, RefusesRowsThatAreNotThere) {
                Error);
 }
 
-struct Regrouped {
-  Ids expert_offsets, source_offsets, row_received, received_row;
-  bool operator==(const Regrouped&) const = default;
-};
-
 Regrouped regroup(const Context& ctx, std::int64_t S, std::int64_t E, std::int64_t room,
                   const Ids& counts) {
   const auto n = [](std::int64_t i) { return static_cast<std::size_t>(i); };
@@ -66,48 +59,15 @@ Regrouped regroup(const Context& ctx, std::int64_t S, std::int64_t E, std::int64
   return r;
 }
 
-// Rows as (expert, source, place among the received), sorted.
-Regrouped reference(std::int64_t S, std::int64_t E, std::int64_t room, const Ids& counts) {
-  std::vector<std::tuple<std::int64_t, std::int64_t, std::int32_t>> labelled;
-  for (std::int64_t s = 0; s < S; ++s)
-    for (std::int64_t e = 0; e < E; ++e)
-      for (std::int32_t i = 0; i < counts[static_cast<std::size_t>(s * E + e)]; ++i)
-        labelled.emplace_back(e, s, static_cast<std::int32_t>(labelled.size()));
-  std::sort(labelled.begin(), labelled.end());
-  Regrouped r{{}, {}, Ids(static_cast<std::size_t>(room), -9), {}};
-  r.received_row = r.row_received;
-  for (std::size_t i = 0; i < labelled.size(); ++i) {
-    r.row_received[i] = std::get<2>(labelled[i]);
-    r.received_row[static_cast<std::size_t>(r.row_received[i])] = static_cast<std::int32_t>(i);
-  }
-  const auto before = [&](std::int64_t e, std::int64_t s) {
-    return static_cast<std::int32_t>(std::count_if(
-        labelled.begin(), labelled.end(),
-        [&](const auto& l) { return std::tie(std::get<0>(l), std::get<1>(l)) < std::tie(e, s); }));
-  };
-  for (std::int64_t e = 0; e <= E; ++e) {
-    r.expert_offsets.push_back(before(e, 0));
-    for (std::int64_t s = 0; s < S && (e < E || s == 0); ++s)
-      r.source_offsets.push_back(before(e, s));
-  }
-  return r;
-}
-
 TEST(RegroupPlan, SortsReceivedRowsByExpertThenSource) {
   const CpuContext ctx(3);
-  struct Case {
-    std::int64_t S, E, most;
-  };
-  for (const Case& c : {Case{1, 1, 9}, {1, 5, 4}, {4, 1, 4}, {2, 3, 1}, {8, 6, 40}, {3, 7, 0}}) {
+  for (const RegroupCase& c : kRegroupCases) {
     SCOPED_TRACE(std::to_string(c.S) + " sources, " + std::to_string(c.E) + " experts");
-    const Random random(5, "regroup");
-    Ids counts(static_cast<std::size_t>(c.S * c.E));
-    for (std::size_t i = 0; i < counts.size(); ++i)
-      counts[i] = i % 3 == 1 ? 0 : static_cast<std::int32_t>(random.below(i, c.most + 1));
+    const Ids counts = c.counts();
     const std::int64_t rows = std::accumulate(counts.begin(), counts.end(), std::int64_t{0});
     for (const std::int64_t spare : {0, 3}) {
       EXPECT_TRUE(regroup(*ctx, c.S, c.E, rows + spare, counts) ==
-                  reference(c.S, c.E, rows + spare, counts));
+                  regrouped_reference(c.S, c.E, rows + spare, counts));
     }
   }
 }

@@ -1,6 +1,7 @@
 #pragma once
 // Float64 formulas of docs/routing.md, one token at a time, and a routing problem to run them on.
 #include <algorithm>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -125,6 +126,31 @@ inline Statistics statistics(const Context& ctx, const Problem& p, std::int64_t 
                                .weights = view(p.weights, {p.N, p.K}),
                                .mode = p.mode});
   return s;
+}
+
+// Against sums over tokens in float64.
+inline void expect_statistics(const Statistics& got, const Problem& p, std::int64_t S) {
+  std::vector<std::int64_t> counts(Problem::at(S * p.E));
+  Doubles sums(Problem::at(S * p.E));
+  Doubles scalars(3);
+  for (std::int64_t n = 0; n < p.N; ++n) {
+    const std::int64_t base = n / (p.N / S) * p.E;
+    const Doubles l = p.row(n);
+    const Doubles q = balance_probabilities(l, p.mode);
+    for (std::int64_t e = 0; e < p.E; ++e) sums[Problem::at(base + e)] += q[Problem::at(e)];
+    for (const double v : q) scalars[1] -= v * std::log(v);
+    scalars[0] += logsumexp(l) * logsumexp(l);
+    const Doubles w = gate_weights(l, p.chosen(n), Problem::at(p.K), p.mode);
+    scalars[2] += *std::max_element(w.begin(), w.end()) / std::reduce(w.begin(), w.end());
+    for (std::int64_t k = 0; k < p.K; ++k) ++counts[Problem::at(base + p.chosen(n)[k])];
+  }
+  EXPECT_EQ(got.counts, counts);
+  Doubles f;
+  for (const std::int64_t c : counts)
+    f.push_back(static_cast<double>(c) / static_cast<double>(p.K * p.N / S));
+  EXPECT_TRUE(close(got.fractions, f, {1e-7, 0}));
+  EXPECT_TRUE(close(got.prob_sums.data(), sums.data(), S * p.E, {1e-6, 1e-9}));
+  EXPECT_TRUE(close(got.scalars.data(), scalars.data(), 3, {1e-6, 1e-9}));
 }
 
 }  // namespace grist::test

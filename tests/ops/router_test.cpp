@@ -132,27 +132,7 @@ TEST(RouterStatistics, MatchSumsOverTokens) {
 
       const Statistics got = statistics(*ctx, p, S);
 
-      std::vector<std::int64_t> counts(got.counts.size());
-      Doubles sums(got.prob_sums.size());
-      Doubles scalars(3);
-      for (std::int64_t n = 0; n < p.N; ++n) {
-        const std::int64_t base = n / (p.N / S) * p.E;
-        const Doubles l = p.row(n);
-        const Doubles q = balance_probabilities(l, mode);
-        for (std::int64_t e = 0; e < p.E; ++e) sums[Problem::at(base + e)] += q[Problem::at(e)];
-        for (const double v : q) scalars[1] -= v * std::log(v);
-        scalars[0] += logsumexp(l) * logsumexp(l);
-        const Doubles w = gate_weights(l, p.chosen(n), Problem::at(p.K), mode);
-        scalars[2] += *std::max_element(w.begin(), w.end()) / std::reduce(w.begin(), w.end());
-        for (std::int64_t k = 0; k < p.K; ++k) ++counts[Problem::at(base + p.chosen(n)[k])];
-      }
-      EXPECT_EQ(got.counts, counts);
-      Doubles f;
-      for (const std::int64_t c : counts)
-        f.push_back(static_cast<double>(c) / static_cast<double>(p.K * p.N / S));
-      EXPECT_TRUE(close(got.fractions, f, {1e-7, 0}));
-      EXPECT_TRUE(close(got.prob_sums.data(), sums.data(), S * p.E, {1e-6, 1e-9}));
-      EXPECT_TRUE(close(got.scalars.data(), scalars.data(), 3, {1e-6, 1e-9}));
+      expect_statistics(got, p, S);
     }
   }
 }

@@ -253,7 +253,7 @@ struct RunConfig {
 struct Config {
   std::int64_t seed = 1234;
   std::string device = "auto";     // auto | cpu | cuda
-  std::string precision = "auto";  // auto (cpu: fp32) | fp32
+  std::string precision = "auto";  // auto (cpu: fp32, cuda: bf16) | fp32 | bf16
   std::int64_t threads = 0;        // CPU threads of this process; 0: one per available core
   RunConfig run;
   ModelConfig model;

@@ -1,0 +1,14 @@
+#include "backends.h"
+
+#include "grist/core/device.h"
+#include "kernels/backends.h"
+
+namespace grist::app {
+
+void offer_backends() {
+#ifdef GRIST_HAS_CUDA
+  offer_cuda(&cuda::enable);
+#endif
+}
+
+}  // namespace grist::app

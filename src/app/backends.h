@@ -1,0 +1,8 @@
+#pragma once
+
+namespace grist::app {
+
+// Makes the backends that this program was built with known to the rest (core/device.h).
+void offer_backends();
+
+}  // namespace grist::app

@@ -1,0 +1,239 @@
+#include "grist/ops/attention.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "fixture.h"
+#include "ops/attention_reference.h"
+#include "support/gradient.h"
+
+namespace grist {
+namespace {
+
+using test::close;
+using test::CudaContext;
+using test::Doubles;
+using test::for_each_schedule;
+using test::Lengths;
+using test::normals;
+using test::OnDevice;
+using test::starts;
+using test::tolerance;
+using test::widen;
+using Case = test::AttentionCase;
+using Floats = std::vector<float>;
+
+struct Inputs {
+  explicit Inputs(const Case& c_in, DType dtype_in = DType::f32, float size = 1.0F)
+      : c(c_in), dtype(dtype_in), cu_q(starts(c.q)), cu_k(starts(c.k)) {
+    q = data("q", cu_q.back() * c.H, size);
+    k = data("k", cu_k.back() * c.Hkv, size);
+    v = data("v", cu_k.back() * c.Hkv);
+    do_ = data("do", cu_q.back() * c.H);
+    scale = 1.0F / std::sqrt(static_cast<float>(c.Dh));
+  }
+  Floats data(const char* name, std::int64_t heads, float size = 1.0F) const {
+    const Floats x = normals(heads * c.Dh, name, size);
+    return dtype == DType::bf16 ? test::rounded_to_bf16(x) : x;
+  }
+  test::AttentionJudge judge() const {
+    test::AttentionJudge j(c, widen(q), widen(k), widen(v));
+    j.scale = static_cast<double>(scale);
+    j.backward(widen(do_));
+    return j;
+  }
+
+  Case c;
+  DType dtype;
+  Lengths cu_q, cu_k;
+  Floats q, k, v, do_;
+  float scale;
+};
+
+struct Results {
+  Floats o, lse, dq, dk, dv;
+};
+
+// Forward, and backward from its results.
+Results run(const Inputs& in) {
+  const CudaContext ctx;
+  const Case& c = in.c;
+  const Shape queries{in.cu_q.back(), c.H, c.Dh}, keys{in.cu_k.back(), c.Hkv, c.Dh};
+  const auto input = [&](const Floats& x, const Shape& shape) {
+    return OnDevice(*ctx, x, shape, in.dtype);
+  };
+  const OnDevice q = input(in.q, queries), k = input(in.k, keys), v = input(in.v, keys);
+  const OnDevice do_ = input(in.do_, queries);
+  const OnDevice cu_q(*ctx, in.cu_q, {static_cast<std::int64_t>(in.cu_q.size())});
+  const OnDevice cu_k(*ctx, in.cu_k, {static_cast<std::int64_t>(in.cu_k.size())});
+  const OnDevice o(*ctx, in.dtype, queries), lse(*ctx, DType::f32, {queries[0], c.H});
+  const OnDevice dq(*ctx, in.dtype, queries), dk(*ctx, in.dtype, keys), dv(*ctx, in.dtype, keys);
+  ops::attention_forward(*ctx, {.o = o,
+                                .lse = lse,
+                                .q = q,
+                                .k = k,
+                                .v = v,
+                                .cu_seqlens_q = cu_q,
+                                .cu_seqlens_k = cu_k,
+                                .scale = in.scale});
+  ops::attention_backward(*ctx, {.dq = dq,
+                                 .dk = dk,
+                                 .dv = dv,
+                                 .do_ = do_,
+                                 .o = o,
+                                 .lse = lse,
+                                 .q = q,
+                                 .k = k,
+                                 .v = v,
+                                 .cu_seqlens_q = cu_q,
+                                 .cu_seqlens_k = cu_k,
+                                 .scale = in.scale});
+  return {o.floats(), lse.floats(), dq.floats(), dk.floats(), dv.floats()};
+}
+
+// |got - want| <= 2^-8 of the sum of the absolute values behind it: operands, probabilities, their
+// gradients and outputs are rounded to 8 bits.
+::testing::AssertionResult close_to_sums(const Floats& got, const Doubles& want,
+                                         const Doubles& size) {
+  if (got.size() != want.size()) return ::testing::AssertionFailure() << got.size() << " values";
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    const double error = std::abs(static_cast<double>(got[i]) - want[i]);
+    if (!(error <= std::ldexp(size[i], -8) + 1e-30))
+      return ::testing::AssertionFailure() << "index " << i << ": got " << got[i] << ", want "
+                                           << want[i] << ", sum of sizes " << size[i];
+  }
+  return ::testing::AssertionSuccess();
+}
+
+void expect_right(const Inputs& in) {
+  const test::AttentionJudge judge = in.judge();
+  for_each_schedule([&] {
+    const Results got = run(in);
+    EXPECT_TRUE(close(got.lse, judge.lse, {2e-6, 4e-6}));
+    if (in.dtype == DType::bf16) {
+      EXPECT_TRUE(close_to_sums(got.o, judge.o, judge.o_size));
+      EXPECT_TRUE(close_to_sums(got.dq, judge.dq, judge.dq_size));
+      EXPECT_TRUE(close_to_sums(got.dk, judge.dk, judge.dk_size));
+      EXPECT_TRUE(close_to_sums(got.dv, judge.dv, judge.dv_size));
+      return;
+    }
+    std::int64_t longest = 1;
+    for (const std::int32_t n : in.c.k) longest = std::max<std::int64_t>(longest, n);
+    const std::int64_t sums = longest * in.c.H / in.c.Hkv;
+    EXPECT_TRUE(close(got.o, judge.o, {1e-5, 2e-6}));
+    EXPECT_TRUE(close(got.dq, judge.dq, tolerance(in.c.Dh)));
+    EXPECT_TRUE(close(got.dk, judge.dk, tolerance(sums)));
+    EXPECT_TRUE(close(got.dv, judge.dv, tolerance(sums)));
+  });
+}
+
+class CudaAttention : public ::testing::TestWithParam<Case> {};
+
+TEST_P(CudaAttention, MatchesNaiveSoftmaxInFp32) {
+  expect_right(Inputs(GetParam()));
+}
+TEST_P(CudaAttention, MatchesNaiveSoftmaxInBf16) {
+  expect_right(Inputs(GetParam(), DType::bf16));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, CudaAttention,
+    ::testing::Values(Case{{}, {}, 1, 1, 16},    // no documents
+                      Case{{0}, {0}, 2, 1, 32},  // an empty one
+                      Case{{1}, {1}, 1, 1, 1},   // one of everything
+                      Case{{1}, {1}, 1, 1, 16},
+                      Case{{31, 32, 33}, {31, 32, 33}, 2, 2, 16},  // edges of small tiles
+                      Case{{63, 64, 65}, {63, 64, 65}, 1, 1, 32},  // and of larger ones
+                      Case{{127, 128, 129}, {127, 128, 129}, 1, 1, 16},
+                      Case{{70, 1, 0, 37, 1}, {70, 1, 0, 37, 1}, 4, 2, 24},
+                      Case{{33, 0, 100}, {33, 0, 100}, 4, 1, 64},  // GQA 4
+                      Case{{97}, {97}, 2, 1, 96}, Case{{80}, {80}, 2, 1, 128},
+                      Case{{40}, {40}, 1, 1, 192}, Case{{35}, {40}, 1, 1, 200},
+                      Case{{20}, {40}, 1, 1, 256},
+                      Case{{300}, {300}, 1, 1, 16},             // several rounds of every pipeline
+                      Case{{1, 1, 1}, {70, 1, 200}, 4, 2, 32},  // decoding
+                      Case{{7, 40}, {100, 40}, 2, 1, 64},       // a chunk after a cache
+                      Case{{3, 0}, {0, 5}, 2, 2, 32},           // no keys; no queries
+                      Case{{70, 9}, {10, 4}, 2, 1, 16}));       // first queries see none
+
+// A cu_seqlens of fixed length: few documents, then empty ones.
+TEST(CudaAttentionDocuments, MayBeManyAndMostlyEmpty) {
+  Lengths lengths(700, 0);
+  lengths[0] = 5;
+  lengths[255] = 40;
+  lengths[256] = 33;
+  for (const DType dtype : {DType::f32, DType::bf16})
+    expect_right(Inputs({lengths, lengths, 1, 1, 16}, dtype));
+}
+
+// A document gives the same bits alone as among others, and a query the same bits when it is
+// decoded alone, against the keys before it.
+TEST(CudaAttentionBits, DoNotDependOnNeighbours) {
+  const std::int64_t H = 2, Dh = 32, width = H * Dh;
+  const auto part = [&](const Floats& x, std::int64_t begin, std::int64_t end) {
+    return Floats(x.begin() + begin * width, x.begin() + end * width);
+  };
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const Inputs all({{50, 131}, {50, 131}, H, H, Dh}, dtype);
+    const Results whole = run(all);
+    EXPECT_EQ(run(all).dk, whole.dk);
+
+    Inputs alone({{131}, {131}, H, H, Dh}, dtype);
+    alone.q = part(all.q, 50, 181);
+    alone.k = part(all.k, 50, 181);
+    alone.v = part(all.v, 50, 181);
+    alone.do_ = part(all.do_, 50, 181);
+    const Results single = run(alone);
+    EXPECT_EQ(single.o, part(whole.o, 50, 181));
+    EXPECT_EQ(single.dq, part(whole.dq, 50, 181));
+    EXPECT_EQ(single.dk, part(whole.dk, 50, 181));
+    EXPECT_EQ(single.dv, part(whole.dv, 50, 181));
+
+    for (const std::int32_t i : {0, 31, 63, 64, 127, 130}) {
+      Inputs decode({{1}, {i + 1}, H, H, Dh}, dtype);
+      decode.q = part(all.q, 50 + i, 51 + i);
+      decode.k = part(all.k, 50, 51 + i);
+      decode.v = part(all.v, 50, 51 + i);
+      EXPECT_EQ(run(decode).o, part(whole.o, 50 + i, 51 + i)) << "query " << i;
+    }
+  }
+}
+
+TEST(CudaAttentionExtremes, LargeScoresStayFinite) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const Inputs in({{80}, {80}, 1, 1, 32}, dtype, 100.0F);  // scores of the order of 1e4
+    const Results got = run(in);
+    for (const Floats* x : {&got.o, &got.lse, &got.dq, &got.dk, &got.dv})
+      for (const float value : *x) ASSERT_TRUE(std::isfinite(value));
+    // Query 0 sees key 0 alone.
+    for (std::size_t d = 0; d < 32; ++d) EXPECT_FLOAT_EQ(got.o[d], in.v[d]);
+  }
+}
+
+TEST(CudaAttentionExtremes, NanInOneDocumentStaysThere) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    Inputs in({{40, 40}, {40, 40}, 1, 1, 16}, dtype);
+    in.q[0] = std::numeric_limits<float>::quiet_NaN();
+    Results got = run(in);
+    EXPECT_TRUE(std::isnan(got.o[0]));
+    EXPECT_TRUE(std::isnan(got.dk[0]));
+    for (std::size_t i = 640; i < got.o.size(); ++i) {
+      ASSERT_FALSE(std::isnan(got.o[i]));
+      ASSERT_FALSE(std::isnan(got.dk[i]));
+    }
+    in = Inputs({{40, 40}, {40, 40}, 1, 1, 16}, dtype);
+    for (std::size_t i = 640; i < in.v.size(); ++i)
+      in.v[i] = in.k[i] = std::numeric_limits<float>::quiet_NaN();
+    got = run(in);
+    for (std::size_t i = 0; i < 640; ++i) {
+      ASSERT_FALSE(std::isnan(got.o[i]));
+      ASSERT_FALSE(std::isnan(got.dq[i]));
+      ASSERT_FALSE(std::isnan(got.dv[i]));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace grist
