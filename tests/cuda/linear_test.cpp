@@ -129,8 +129,8 @@ INSTANTIATE_TEST_SUITE_P(Shapes, CudaLinear,
                                            Case{128, 200, 128, bf16, bf16},
                                            Case{129, 192, 200, bf16, bf16},
                                            Case{300, 24, 16, bf16, bf16}),
-                         [](const auto& info) {
-                           const Case& c = info.param;
+                         [](const auto& tested) {
+                           const Case& c = tested.param;
                            return std::string(name_of(c.x)) + "_" + name_of(c.y) + "_" +
                                   std::to_string(c.N) + "_" + std::to_string(c.I) + "_" +
                                   std::to_string(c.O);
