@@ -33,6 +33,11 @@ class Runtime final : public DeviceRuntime {
  public:
   std::string description;
   std::string describe() const override { return description; }
+  std::string address() const override {
+    char text[32] = "";
+    check(cudaDeviceGetPCIBusId(text, sizeof text, device), "the GPU's address");
+    return text;
+  }
 
   std::byte* allocate(std::size_t bytes) override {
     bind_thread();
@@ -71,13 +76,20 @@ class Runtime final : public DeviceRuntime {
 
   void order(CUstream_st* earlier, CUstream_st* later) override {
     if (earlier == later) return;
-    // An event may be destroyed at once: the wait keeps what it needs.
+    CUevent_st* m = mark(earlier);
+    order(m, later);
+    destroy_mark(m);  // at once: the wait keeps what it needs
+  }
+  CUevent_st* mark(CUstream_st* s) override {
     cudaEvent_t event = nullptr;
     check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "event");
-    check(cudaEventRecord(event, native(earlier)), "event");
-    check(cudaStreamWaitEvent(native(later), event, 0), "event");
-    check(cudaEventDestroy(event), "event");
+    check(cudaEventRecord(event, native(s)), "event");
+    return event;
   }
+  void order(CUevent_st* earlier, CUstream_st* later) override {
+    check(cudaStreamWaitEvent(native(later), earlier, 0), "event");
+  }
+  void destroy_mark(CUevent_st* m) noexcept override { cudaEventDestroy(m); }
 
   void copy_in(CUstream_st* s, void* to, const void* from, std::size_t bytes) override {
     check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, native(s)), "copy to the GPU");

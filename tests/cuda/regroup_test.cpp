@@ -46,5 +46,18 @@ TEST(CudaRegroupPlan, TakesMoreRowsOfAPairThanABlockHasThreads) {
   expect_regrouped({2, 2, 400});
 }
 
+// More rows than there is room for is the caller's mistake, which the CPU refuses: here nothing is
+// written past the end.
+TEST(CudaRegroupPlan, WritesNoRowBeyondTheRoom) {
+  const CudaContext ctx;
+  const RegroupCase c{3, 4, 30};
+  const Ids counts = c.counts();
+  const Regrouped want = regrouped_reference(3, 4, 200, counts);
+  const Regrouped got = regroup(*ctx, c, counts, 20);
+  EXPECT_EQ(got.expert_offsets, want.expert_offsets);
+  EXPECT_TRUE(
+      std::equal(got.row_received.begin(), got.row_received.end(), want.row_received.begin()));
+}
+
 }  // namespace
 }  // namespace grist

@@ -9,6 +9,7 @@
 #include "grist/core/context.h"
 #include "grist/core/tensor.h"
 
+struct CUevent_st;
 struct CUstream_st;
 
 namespace grist {
@@ -17,6 +18,9 @@ class DeviceRuntime {
  public:
   virtual ~DeviceRuntime() = default;
   virtual std::string describe() const = 0;  // "NVIDIA H200, compute capability 9.0, 139.8 GiB"
+
+  // Which GPU of this machine it is: "0000:3b:00.0".
+  virtual std::string address() const = 0;
 
   // Device memory, 256-byte aligned, not cleared; null when there is not enough. release() waits
   // until the device has finished with it.
@@ -32,6 +36,11 @@ class DeviceRuntime {
   virtual void wait(CUstream_st* s) = 0;  // until all work on it is done
   // Work put on `later` after this call starts only when the work on `earlier` so far is done.
   virtual void order(CUstream_st* earlier, CUstream_st* later) = 0;
+  // The same in two steps: the mark stands for all work on the stream so far. Its maker destroys
+  // it.
+  virtual CUevent_st* mark(CUstream_st* s) = 0;
+  virtual void order(CUevent_st* earlier, CUstream_st* later) = 0;
+  virtual void destroy_mark(CUevent_st* m) noexcept = 0;
 
   // In the order of the stream. `from` of copy_in may be reused at once unless it is pinned; what
   // copy_out writes is there after wait().

@@ -1,0 +1,58 @@
+#include "grist/comm/device.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <set>
+#include <vector>
+
+#include "grist/comm/collectives.h"
+#include "grist/core/check.h"
+#include "grist/core/device.h"
+#include "nccl_communicator.h"
+#include "staged.h"
+
+namespace grist::comm {
+
+namespace {
+
+// Which GPU of which machine.
+std::string gpu_address() {
+  std::array<char, 256> host{};
+  gethostname(host.data(), host.size() - 1);
+  return fmt::format("{} {}", host.data(), cuda_device().address());
+}
+
+// Empty where NCCL can be had on all ranks, else why not; the same line on all of them.
+std::string why_not_nccl(Communicator& host, const NcclLibrary* nccl, const std::string& why) {
+  const std::vector<std::string> problems = all_gather(host, nccl == nullptr ? why : "");
+  for (std::size_t p = 0; p < problems.size(); ++p)
+    if (!problems[p].empty()) return fmt::format("rank {}: {}", p, problems[p]);
+  std::set<std::string> gpus;
+  for (const std::string& gpu : all_gather(host, gpu_address()))
+    if (!gpus.insert(gpu).second) return "several ranks share the GPU at " + gpu;
+  return "";
+}
+
+}  // namespace
+
+DeviceCommunicator device_communicator(Communicator& host, CUstream_st* compute,
+                                       DeviceTransport wanted) {
+  std::unique_ptr<Communicator> own = host.split(0);
+  std::string why = "asked for";
+  if (own->size() == 1) {
+    why = "one rank";
+  } else if (wanted != DeviceTransport::staged) {
+    std::string here;
+    const NcclLibrary* nccl = find_nccl(here);
+    why = why_not_nccl(*own, nccl, here);
+    if (why.empty())
+      return {nccl_communicator(std::move(own), compute, *nccl), "nccl " + nccl_version(*nccl)};
+    if (wanted == DeviceTransport::nccl)
+      fail(ExitCode::device_unavailable, "messages by NCCL: {}; use parallel.transport: mpi", why);
+  }
+  return {staged_communicator(std::move(own), compute), "staged: " + why};
+}
+
+}  // namespace grist::comm

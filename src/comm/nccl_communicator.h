@@ -1,0 +1,12 @@
+#pragma once
+// Device messages by NCCL.
+#include "grist/comm/device.h"
+#include "nccl.h"
+
+namespace grist::comm {
+
+// Collective over `host`, which serves for splits later. `nccl` outlives the communicator.
+std::unique_ptr<Communicator> nccl_communicator(std::unique_ptr<Communicator> host,
+                                                CUstream_st* compute, const NcclLibrary& nccl);
+
+}  // namespace grist::comm
