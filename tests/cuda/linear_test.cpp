@@ -25,8 +25,8 @@ using Floats = std::vector<float>;
 struct Case {
   std::int64_t N, I, O;
   DType x, y;  // of x and dx; of y, dy and w
-  int capability = 80;
   DenseMatmul matmul = DenseMatmul::own;
+  int capability = 80;
 };
 
 ops::WeightView weight(const OnDevice& w) {
@@ -46,9 +46,9 @@ test::Tolerance stored_tolerance(std::int64_t length, DType dtype) {
 
 class CudaLinear : public ::testing::TestWithParam<Case> {
  protected:
-  test::AsDevice device{GetParam().capability};
   CudaLinear() { cuda::set_dense_matmul(GetParam().matmul); }
   ~CudaLinear() override { cuda::set_dense_matmul(DenseMatmul::automatic); }
+  test::AsDevice device{GetParam().capability};
   std::int64_t N = GetParam().N, I = GetParam().I, O = GetParam().O;
   DType x_type = GetParam().x, y_type = GetParam().y;
   Floats x = rounded_to_bf16(normals(N * I, "x")), dy = rounded_to_bf16(normals(N * O, "dy")),
@@ -129,29 +129,35 @@ TEST_P(CudaLinear, RowsDoNotDependOnOtherRows) {
 std::string name_of_case(const ::testing::TestParamInfo<Case>& tested) {
   const Case& c = tested.param;
   return std::string(name_of(c.x)) + "_" + name_of(c.y) + "_" + std::to_string(c.N) + "_" +
-         std::to_string(c.I) + "_" + std::to_string(c.O) + (c.capability == 90 ? "_sm90" : "");
+         std::to_string(c.I) + "_" + std::to_string(c.O);
 }
 
 constexpr DType f32 = DType::f32, bf16 = DType::bf16;
 constexpr DenseMatmul kCublas = DenseMatmul::cublas;
-INSTANTIATE_TEST_SUITE_P(
-    Shapes, CudaLinear,
-    ::testing::Values(Case{1, 1, 1, f32, f32}, Case{3, 257, 5, f32, f32},
-                      Case{64, 96, 31, f32, f32}, Case{65, 16, 64, f32, f32},
-                      Case{63, 15, 130, f32, f32}, Case{1, 8, 4, bf16, f32},
-                      Case{70, 40, 16, bf16, f32}, Case{5, 3, 17, bf16, bf16},
-                      Case{20, 36, 12, bf16, bf16}, Case{1, 8, 8, bf16, bf16},
-                      Case{127, 40, 136, bf16, bf16}, Case{128, 200, 128, bf16, bf16},
-                      Case{129, 192, 200, bf16, bf16}, Case{300, 24, 16, bf16, bf16},
-                      Case{5, 3, 17, bf16, bf16, 90}, Case{1, 8, 8, bf16, bf16, 90},
-                      Case{127, 40, 136, bf16, bf16, 90}, Case{129, 192, 264, bf16, bf16, 90},
-                      Case{300, 24, 16, bf16, bf16, 90}),
-    name_of_case);
+INSTANTIATE_TEST_SUITE_P(Shapes, CudaLinear,
+                         ::testing::Values(Case{1, 1, 1, f32, f32}, Case{3, 257, 5, f32, f32},
+                                           Case{64, 96, 31, f32, f32}, Case{65, 16, 64, f32, f32},
+                                           Case{63, 15, 130, f32, f32}, Case{1, 8, 4, bf16, f32},
+                                           Case{70, 40, 16, bf16, f32}, Case{5, 3, 17, bf16, bf16},
+                                           Case{20, 36, 12, bf16, bf16}, Case{1, 8, 8, bf16, bf16},
+                                           Case{127, 40, 136, bf16, bf16},
+                                           Case{128, 200, 128, bf16, bf16},
+                                           Case{129, 192, 200, bf16, bf16},
+                                           Case{300, 24, 16, bf16, bf16}),
+                         name_of_case);
 INSTANTIATE_TEST_SUITE_P(Cublas, CudaLinear,
-                         ::testing::Values(Case{1, 1, 1, bf16, bf16, 80, kCublas},
-                                           Case{5, 3, 17, bf16, bf16, 80, kCublas},
-                                           Case{29, 64, 40, bf16, bf16, 80, kCublas},
-                                           Case{70, 40, 16, bf16, f32, 80, kCublas}),
+                         ::testing::Values(Case{1, 1, 1, bf16, bf16, kCublas},
+                                           Case{5, 3, 17, bf16, bf16, kCublas},
+                                           Case{29, 64, 40, bf16, bf16, kCublas},
+                                           Case{70, 40, 16, bf16, f32, kCublas}),
+                         name_of_case);
+constexpr DenseMatmul kOwn = DenseMatmul::own;
+INSTANTIATE_TEST_SUITE_P(Hopper, CudaLinear,
+                         ::testing::Values(Case{5, 3, 17, bf16, bf16, kOwn, 90},
+                                           Case{1, 8, 8, bf16, bf16, kOwn, 90},
+                                           Case{127, 40, 136, bf16, bf16, kOwn, 90},
+                                           Case{129, 192, 264, bf16, bf16, kOwn, 90},
+                                           Case{300, 24, 16, bf16, bf16, kOwn, 90}),
                          name_of_case);
 
 // The chain of ops/linear.h by hand.
