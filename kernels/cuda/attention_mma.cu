@@ -1,7 +1,7 @@
 // Attention forward in bf16 on tensor cores.
 //
 // Launch    a block of 4 warps owns 128 queries of one head, a warp 32 of them; it walks over the
-//           keys 64 or 48 at a time. Values arrive while scores are computed, the next keys while
+//           keys 64 or 32 at a time. Values arrive while scores are computed, the next keys while
 //           values are used.
 // Numerics  fp32 sums. Scores are masked with -inf, which adds exact zeros; probabilities are
 //           rounded to bf16 for the product with the values, and summed before that. Key blocks
@@ -15,9 +15,8 @@ namespace {
 
 constexpr int kQueries = 128;
 constexpr int kTiles = kQueries / kWarps / 16;  // of a warp
-
 // Keys of a step: what registers leave room for.
-template <int kHead> constexpr int kKeys = kHead <= 96 ? 64 : 48;
+template <int kHead> constexpr int kKeys = kHead <= 96 ? 64 : 32;
 
 template <int kHead> struct ForwardShared {
   Tile<kQueries, kHead> q;
@@ -40,18 +39,17 @@ __device__ inline float row_sum(float x) {
   return x + __shfl_xor_sync(kAllLanes, x, 2);
 }
 
-// Scores of keys from `key` on that the row does not see become -inf. `first`: the warp's first
-// query.
-template <int kWidth>
-__device__ inline void mask(Sums<kTiles, kWidth>& s, const Document& doc, int first, int key) {
+// Scores beyond the diagonal become -inf. `last`: the last column that the warp's first row sees,
+// of the tile; each further row sees one more.
+template <int kWidth> __device__ inline void mask(Sums<kTiles, kWidth>& s, int last) {
+  const int own = last + lane_row() - lane_column();
 #pragma unroll
   for (int m = 0; m < kTiles; ++m) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const int visible = doc.visible(first + m * 16 + i / 2 * 8 + lane_row());
+    for (int n = 0; n < kWidth / 8; ++n) {
 #pragma unroll
-      for (int n = 0; n < kWidth / 8; ++n)
-        if (key + n * 8 + lane_column() + i % 2 >= visible) s.v[m][n][i] = -kInfinity;
+      for (int i = 0; i < 4; ++i)
+        if (n * 8 + i % 2 > own + m * 16 + i / 2 * 8) s.v[m][n][i] = -kInfinity;
     }
   }
 }
@@ -128,7 +126,7 @@ __global__ void __launch_bounds__(kThreads)
   const std::int64_t q_at = a.query_at(doc.first_query + block.begin, h);
   std::int64_t kv_at = a.key_at(doc.first_key, h / (a.H / a.Hkv));
   const int seen = doc.visible(block.begin + rows - 1);
-  const int seen_by_all = doc.visible(block.begin);
+  const int last = block.begin + doc.num_keys - doc.num_queries;  // key that the first row sees
 
   start_copy(shared.q, a.q + q_at, q_stride, rows);
   start_copy(shared.k, a.k + kv_at, kv_stride, seen);
@@ -151,7 +149,7 @@ __global__ void __launch_bounds__(kThreads)
     kv_at += static_cast<std::int64_t>(kStep) * kv_stride;
     if (next < seen) start_copy(shared.k, a.k + kv_at, kv_stride, seen - next);
     ptx::cp_async_commit();
-    if (next > seen_by_all) mask(s, doc, block.begin + own, key);
+    if (next - 1 > last) mask(s, last + own - key);
     online_softmax(s, o, state, a.scale * kLog2e);
     add_weighted(o, s, shared.v);
   }

@@ -37,13 +37,16 @@ __device__ inline int lane_column() {
 template <int kRows, int kHead>
 __device__ inline void start_copy(Tile<kRows, kHead>& tile, const bf16* x, int stride, int rows) {
   constexpr int kPacks = kHead / 8, kRowsAtOnce = kThreads / kPacks;
+  const int r = static_cast<int>(threadIdx.x) / kPacks;
   const int d = static_cast<int>(threadIdx.x) % kPacks * 8;
-  int r = static_cast<int>(threadIdx.x) / kPacks;
   if (r >= kRowsAtOnce) return;
   x += static_cast<std::int64_t>(r) * stride + d;
-#pragma unroll 2
-  for (; r < kRows; r += kRowsAtOnce, x += static_cast<std::int64_t>(kRowsAtOnce) * stride)
-    ptx::cp_async_16(&tile.row[r][d], x, r < rows);
+#pragma unroll
+  for (int i = 0; i < kRows; i += kRowsAtOnce) {
+    if (kRows % kRowsAtOnce == 0 || r + i < kRows)
+      ptx::cp_async_16(&tile.row[r + i][d], x, r + i < rows);
+    x += static_cast<std::int64_t>(kRowsAtOnce) * stride;
+  }
 }
 
 // ---- operands of one mma -----------------------------------------------------------------------
@@ -112,7 +115,7 @@ template <int kTiles, int kColumns, int kRows, int kHead>
 __device__ inline void dot_rows(Sums<kTiles, kColumns>& out, const Tile<kRows, kHead>& a, int row,
                                 const Tile<kColumns, kHead>& b) {
   out.clear();
-#pragma unroll 4
+#pragma unroll
   for (int d = 0; d < kHead; d += 16) {
     Left left[kTiles];
 #pragma unroll
