@@ -7,7 +7,7 @@
 #
 #   scripts/gpu_check.sh [--quick] [--only PART[,PART...]] [--output FOLDER]
 #     --quick   about 5 minutes instead of 25: no racecheck, shorter runs, fewer rounds
-#     --only    tests memcheck racecheck synccheck training bench moe_layer torch
+#     --only    tests model_tests memcheck racecheck synccheck training bench moe_layer torch
 #     --output  default: $OUT, else build/gpu_check (a bundle: gpu_check)
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
@@ -42,7 +42,7 @@ else
   output=${output:-${OUT:-build/gpu_check}}
   commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
   [[ -z $(git status --porcelain 2>/dev/null) ]] || commit+=" and changes"
-  scripts/dev build cuda || die 1 "the build failed"
+  scripts/dev build cuda --target gpu_programs || die 1 "the build failed"
   [[ -e $data/train.bin ]] || scripts/repository_tokens.sh "$bin/grist" "$data" ||
     die 1 "no token files"
 fi
@@ -107,6 +107,7 @@ benchmark() { # benchmark PART LIMIT PROGRAM ARGUMENTS...
 python=${GRIST_PYTHON:-python3}
 rounds=$( ((quick)) && echo 5 || echo 20)
 part tests 600 "$tests/cuda_gpu_test"
+part model_tests 300 "$tests/cuda_model_gpu_test"
 ((quick)) && how=(--quick) || how=()
 part training 900 python3 scripts/gpu_training.py --grist "$bin/grist" --data "$data" \
   --output "$output/training" --memory-gib "$memory_gib" "${how[@]}"
