@@ -95,9 +95,9 @@ class Block {
   void warpgroup_collective(const char* name, Combine combine, void* payload, Where where);
   BarrierSums barrier(int id, int threads, bool predicate, bool wait, Where where);
   void pause(Where where, bool for_others);
-  void defer(std::function<void()> work);
-  // A waiting loop's condition may have changed: those that poll look again.
-  void progress() { progress_ = true; }
+  // A waiting loop's condition may have changed: those that poll look again, in random orders even
+  // while others have work.
+  void progress();
   [[noreturn]] void fail(const std::string& what, Where where);
   [[noreturn]] void thread_main();
   Thread& current() { return *current_; }
@@ -116,7 +116,7 @@ class Block {
   int pick_warp();
   int pick_lane(unsigned ready);
   bool wake_pollers();
-  bool run_deferred();
+  void make_pollers_ready();
   void block_current(State state, const char* doing, Where where);
   void make_ready(int warp, unsigned lanes);
   void leave(Thread* next, bool dying);
@@ -140,7 +140,6 @@ class Block {
   bool progress_ = false;
   bool polls_others_ = false;
   std::int64_t poll_start_ = 0;
-  std::vector<std::function<void()>> deferred_;     // oldest first
   std::array<std::uint32_t, kMaxWarps> rank_ = {};  // of random orders: the least goes first
   Thread* current_ = nullptr;
   void* main_sp_ = nullptr;

@@ -5,6 +5,7 @@
 #include <ucontext.h>
 
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <string>
 
@@ -15,6 +16,10 @@ namespace grist::emu {
 
 #ifdef __SANITIZE_ADDRESS__
 void watch_faults_of_this_os_thread() {}  // the sanitizer reports them better
+// Threads of a failed block never leave their functions, nor free what these hold.
+extern "C" const char* __lsan_default_suppressions() {
+  return "leak:grist::emu::Block::thread_main\n";
+}
 #else
 
 namespace {
@@ -70,6 +75,8 @@ void land() {
 void handle(int signal, siginfo_t* info, void* context) {
   Block* block = find_this_block();
   if (block == nullptr || !block->running() || report_stack == nullptr) {
+    if (find_range(info->si_addr).place == Place::device)
+      std::fputs("CUDA emulation: the host touches device memory\n", stderr);
     ::signal(signal, SIG_DFL);
     return;  // the instruction is tried again
   }
