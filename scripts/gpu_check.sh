@@ -105,6 +105,19 @@ benchmark() { # benchmark PART LIMIT PROGRAM ARGUMENTS...
 }
 
 python=${GRIST_PYTHON:-python3}
+# pip's cuBLAS, where the toolkit has none (kernels/cuda/cublas_library.cpp)
+pip_cublas() {
+  "$python" - 2>/dev/null <<'PY'
+import pathlib, nvidia
+
+print(next(lib.parent for folder in nvidia.__path__
+           for lib in pathlib.Path(folder).glob("*/lib/libcublas.so.1[23]")))
+PY
+}
+if [[ -z ${GRIST_CUBLAS:-} && ! -e /usr/local/cuda/lib64/libcublas.so.13 ]] &&
+  folder=$(pip_cublas); then
+  export GRIST_CUBLAS=$folder
+fi
 rounds=$( ((quick)) && echo 5 || echo 20)
 part tests 600 "$tests/cuda_gpu_test"
 part model_tests 300 "$tests/cuda_model_gpu_test"
