@@ -1,7 +1,9 @@
 // Grouped matmuls of a MoE layer. Rows are gathered while a tile is loaded, SwiGLU and its gradient
-// are applied to each tile of sums before it leaves the block.
+// are applied to each tile of sums before it leaves the block. Hopper has kernels of its own
+// (sm90/).
 #include "grouped_matmul.cuh"
 #include "kernels/backends.h"
+#include "sm90/grouped_matmul.h"
 
 namespace grist::cuda {
 
@@ -37,6 +39,7 @@ __global__ void add_parts_kernel(float* sums, const float* partial, const std::i
 }  // namespace
 
 void expert_up_forward(const Context& ctx, const ops::ExpertUpForward& a) {
+  if (sm90::expert_up_forward(ctx, a)) return;
   const ScratchScope scope(ctx.scratch);
   const std::int64_t R = a.a.shape[0], F = a.a.shape[1], D = a.x.shape[1];
   for_dtype(a.x.dtype, [&](auto element) {
@@ -47,6 +50,7 @@ void expert_up_forward(const Context& ctx, const ops::ExpertUpForward& a) {
 }
 
 void expert_down_forward(const Context& ctx, const ops::ExpertDownForward& a) {
+  if (sm90::expert_down_forward(ctx, a)) return;
   const ScratchScope scope(ctx.scratch);
   const std::int64_t R = a.a.shape[0], F = a.a.shape[1], D = a.y.shape[1];
   for_dtype(a.a.dtype, [&](auto element) {
@@ -57,6 +61,7 @@ void expert_down_forward(const Context& ctx, const ops::ExpertDownForward& a) {
 }
 
 void expert_down_backward(const Context& ctx, const ops::ExpertDownBackward& a) {
+  if (sm90::expert_down_backward(ctx, a)) return;
   const ScratchScope scope(ctx.scratch);
   const std::int64_t R = a.weighted_a.shape[0], F = a.weighted_a.shape[1], D = a.dy.shape[1];
   for_dtype(a.dy.dtype, [&](auto element) {
@@ -74,6 +79,7 @@ void expert_down_backward(const Context& ctx, const ops::ExpertDownBackward& a) 
 }
 
 void expert_up_backward(const Context& ctx, const ops::ExpertUpBackward& a) {
+  if (sm90::expert_up_backward(ctx, a)) return;
   const ScratchScope scope(ctx.scratch);
   const std::int64_t R = a.dx.shape[0], D = a.dx.shape[1];
   for_dtype(a.dz.dtype, [&](auto element) {
@@ -84,6 +90,7 @@ void expert_up_backward(const Context& ctx, const ops::ExpertUpBackward& a) {
 }
 
 void expert_weight_gradient(const Context& ctx, const ops::ExpertWeightGradient& a) {
+  if (sm90::expert_weight_gradient(ctx, a)) return;
   const ScratchScope scope(ctx.scratch);
   const std::int64_t E = a.dw.shape[0], O = a.dw.shape[1], I = a.dw.shape[2];
   for_dtype(a.x.dtype, [&](auto element) {

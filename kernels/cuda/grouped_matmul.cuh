@@ -2,6 +2,7 @@
 // Runs a Matmul by the kernel that fits its dtypes, shape and the device.
 #include <algorithm>
 
+#include "elementwise.cuh"
 #include "launch.h"
 #include "matmul_mma.cuh"
 #include "matmul_simt.cuh"
@@ -52,12 +53,6 @@ void multiply(const Context& ctx, Matmul<TA, TB> p, const E& e) {
          stream_of(ctx), p, e);
 }
 
-template <class T> const T* elements(const ConstTensorView& v) {
-  return static_cast<const T*>(v.data);
-}
-template <class T> T* elements(const TensorView& v) {
-  return static_cast<T*>(v.data);
-}
 inline int to_int(std::int64_t n) {
   return static_cast<int>(n);
 }

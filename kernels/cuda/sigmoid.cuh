@@ -16,4 +16,13 @@ template <> __device__ inline float sigmoid<bf16>(float x) {
   return __fdividef(1.0F, 1.0F + __expf(-x));
 }
 
+// silu(x) = x sigmoid(x) and its slope.
+struct Silu {
+  float value, slope;
+};
+template <class T> __device__ inline Silu silu(float x) {
+  const float s = sigmoid<T>(x), value = x * s;
+  return {value, value * (1.0F - s) + s};
+}
+
 }  // namespace grist::cuda

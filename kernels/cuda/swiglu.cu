@@ -38,8 +38,7 @@ __global__ void __launch_bounds__(kBlockThreads)
     if (item >= items) continue;
     float out[W];
     for (int i = 0; i < W; ++i) {
-      const float g = gate[j][i];
-      out[i] = g * sigmoid<T>(g) * up[j][i];
+      out[i] = silu<T>(gate[j][i]).value * up[j][i];
     }
     store_floats(a + Place<W>(item, F).a, out);
   }
@@ -65,10 +64,10 @@ __global__ void __launch_bounds__(kBlockThreads)
     const Place<W> at(item, F);
     float dgate[W], dup[W];
     for (int i = 0; i < W; ++i) {
-      const float g = gate[j][i], s = sigmoid<T>(g), silu = g * s;
+      const Silu act = silu<T>(gate[j][i]);
       const float grad = d[j][i];
-      dgate[i] = grad * up[j][i] * (silu * (1.0F - s) + s);
-      dup[i] = grad * silu;
+      dgate[i] = grad * up[j][i] * act.slope;
+      dup[i] = grad * act.value;
     }
     store_floats(dz + at.z, dgate);
     store_floats(dz + at.z + F, dup);

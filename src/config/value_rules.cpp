@@ -101,6 +101,7 @@ constexpr auto kWords = std::to_array<Words>({
     {"optim.name", "adamw"},
     {"optim.lr_decay_style", "cosine, wsd, linear, constant"},
     {"parallel.deterministic", "layout, elastic"},
+    {"parallel.transport", "auto, nccl, staged"},
     {"checkpoint.resume", "auto, required, never"},
     {"checkpoint.on_error", "continue, stop"},
     {"init.optimizer", "keep, fresh"},

@@ -18,7 +18,7 @@ struct Array {
 
 // x and z are large: kept with what else is large, else sent and computed again.
 std::vector<Array> large_arrays(const ExchangeSizes& s) {
-  return {{&RowArrays::x, DType::f32, s.hidden}, {&RowArrays::z, DType::f32, 2 * s.intermediate}};
+  return {{&RowArrays::x, s.dtype, s.hidden}, {&RowArrays::z, s.dtype, 2 * s.intermediate}};
 }
 
 std::vector<Array> kept_arrays(const ExchangeSizes& s) {
@@ -33,15 +33,15 @@ std::vector<Array> kept_arrays(const ExchangeSizes& s) {
 }
 
 std::vector<Array> shared_arrays(const ExchangeSizes& s) {
-  std::vector<Array> arrays = {{&RowArrays::a, DType::f32, s.intermediate},
-                               {&RowArrays::rows, DType::f32, s.hidden},
-                               {&RowArrays::packed, DType::f32, s.hidden}};
+  std::vector<Array> arrays = {{&RowArrays::a, s.dtype, s.intermediate},
+                               {&RowArrays::rows, s.dtype, s.hidden},
+                               {&RowArrays::packed, s.dtype, s.hidden}};
   if (s.keep != nn::Keep::everything) {
     for (const Array& a : large_arrays(s)) arrays.push_back(a);
   }
   if (s.keep == nn::Keep::nothing) return arrays;
-  arrays.insert(arrays.end(), {{&RowArrays::dy, DType::f32, s.hidden},
-                               {&RowArrays::dz, DType::f32, 2 * s.intermediate},
+  arrays.insert(arrays.end(), {{&RowArrays::dy, s.dtype, s.hidden},
+                               {&RowArrays::dz, s.dtype, 2 * s.intermediate},
                                {&RowArrays::drow_weight, DType::f32, 0},
                                {&RowArrays::weights, DType::f32, 0}});
   return arrays;

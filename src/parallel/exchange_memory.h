@@ -21,6 +21,7 @@ struct ExchangeSizes {
   std::int64_t most_rows = 0;      // that can come at all
   std::int64_t room = 0;           // rows there is room for at start
   nn::Keep keep = nn::Keep::nothing;
+  DType dtype = DType::f32;  // of rows
 };
 
 // How one layer's rows are ordered.

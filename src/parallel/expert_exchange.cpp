@@ -7,6 +7,7 @@
 #include "exchange_memory.h"
 #include "grist/comm/collectives.h"
 #include "grist/core/check.h"
+#include "grist/core/device.h"
 #include "grist/nn/model.h"
 #include "grist/ops/dispatch.h"
 
@@ -37,10 +38,11 @@ std::span<std::byte> bytes_of(const TensorView& v) {
 
 class RowExchange final : public nn::ExpertExchange {
  public:
-  RowExchange(comm::Communicator& group, const ExchangeSizes& sizes, Device device,
-              MemoryLedger* ledger)
-      : group_(group),
+  RowExchange(const Group& group, const ExchangeSizes& sizes, Device device, MemoryLedger* ledger)
+      : numbers_(group.host()),
+        group_(group.tensors()),
         memory_(sizes, device, ledger),
+        numbers_of_(static_cast<std::size_t>(sizes.layers)),
         at_source_(static_cast<std::size_t>(sizes.sources * sizes.chunks)),
         at_owner_(at_source_.size()),
         arriving_(static_cast<std::size_t>(sizes.chunks)) {}
@@ -55,15 +57,14 @@ class RowExchange final : public nn::ExpertExchange {
     pass_ = pass;
     layer_ = static_cast<std::int64_t>(pass.layer) - sizes().first_layer;
     GRIST_CHECK(0 <= layer_ && layer_ < sizes().layers, "layer {} has no experts", pass.layer);
-    if (pass.kind == Kind::forward) exchange_counts();
+    if (pass.kind == Kind::forward) exchange_counts(ctx);
     find_ranges();
     if (pass.kind == Kind::forward) {
       memory_.make_room(layer_, rows_here_);
       regroup(ctx);
     }
     arrays_ = memory_.arrays(layer_);
-    const std::int64_t sent =
-        pass.expert_offsets.as<std::int32_t>()[pass.expert_offsets.numel() - 1];
+    const std::int64_t sent = numbers().offsets.back();
     ops::gather_rows(
         ctx,
         {.y = rows(pass.rows, 0, sent), .x = pass.tokens, .index = rows(pass.row_token, 0, sent)});
@@ -117,25 +118,36 @@ class RowExchange final : public nn::ExpertExchange {
     return static_cast<std::size_t>(rank * sizes().chunks + chunk);
   }
 
+  // What the host must know of a layer's rows, from its forward pass on.
+  struct Numbers {
+    std::vector<std::int32_t> offsets;  // (E+1) of the source's plan
+    std::vector<std::int32_t> counts;   // (S, El) rows that come
+  };
+  const Numbers& numbers() const { return numbers_of_[static_cast<std::size_t>(layer_)]; }
+
   // How many rows go to each expert, and how many come for those here from each source.
-  void exchange_counts() {
+  void exchange_counts(const Context& ctx) {
     const std::int64_t E = pass_.expert_offsets.numel() - 1, S = sources(), held = num_experts();
     GRIST_CHECK(E == S * held, "{} experts, {} ranks with {}", E, S, held);
-    const auto* offsets = pass_.expert_offsets.as<std::int32_t>();
+    Numbers& n = numbers_of_[static_cast<std::size_t>(layer_)];
+    n.offsets = to_host<std::int32_t>(ctx, pass_.expert_offsets);
+    n.counts.resize(static_cast<std::size_t>(E));
+    const std::vector<std::int32_t>& offsets = n.offsets;
     std::vector<std::int32_t> counts(static_cast<std::size_t>(E));
     for (std::size_t e = 0; e < counts.size(); ++e) counts[e] = offsets[e + 1] - offsets[e];
     std::vector<std::int64_t> cuts;
     for (std::int64_t p = 0; p <= S; ++p) cuts.push_back(p * held);
-    comm::all_to_all(group_, {counts.data(), DType::i32, {E}}, cuts,
-                     reshape(memory_.tables(layer_).counts, {E}), cuts)
+    comm::all_to_all(numbers_, {counts.data(), DType::i32, {E}}, cuts,
+                     {n.counts.data(), DType::i32, {E}}, cuts)
         .wait();
+    copy_in(ctx, memory_.tables(layer_).counts, n.counts.data());
   }
 
   // Where each chunk's rows lie: at the source in the order of its plan, at the owner by (source,
   // expert, token).
   void find_ranges() {
-    const auto* offsets = pass_.expert_offsets.as<std::int32_t>();
-    const auto* counts = memory_.tables(layer_).counts.as<std::int32_t>();
+    const std::int32_t* offsets = numbers().offsets.data();
+    const std::int32_t* counts = numbers().counts.data();
     rows_here_ = 0;
     for (std::int64_t p = 0; p < sources(); ++p) {
       for (std::int64_t c = 0; c < sizes().chunks; ++c) {
@@ -158,13 +170,20 @@ class RowExchange final : public nn::ExpertExchange {
                             .row_received = arrays.row_received,
                             .received_row = arrays.received_row,
                             .counts = t.counts});
-    const auto* offsets = t.expert_offsets.as<std::int32_t>();
-    auto* of_chunk = t.chunk_offsets.as<std::int32_t>();
-    for (std::int64_t c = 0; c < sizes().chunks; ++c) {
-      const std::int32_t begin = offsets[first_of(c)], end = offsets[first_of(c + 1)];
-      for (std::int64_t e = 0; e <= num_experts(); ++e)
-        *of_chunk++ = std::clamp(offsets[e], begin, end);
+    std::vector<std::int32_t> offsets = {0};  // of the experts here, as regroup_plan finds them
+    for (std::int64_t e = 0; e < num_experts(); ++e) {
+      std::int32_t rows_of_e = 0;
+      for (std::int64_t p = 0; p < sources(); ++p)
+        rows_of_e += numbers().counts[static_cast<std::size_t>(p * num_experts() + e)];
+      offsets.push_back(offsets.back() + rows_of_e);
     }
+    std::vector<std::int32_t> of_chunks;
+    for (std::int64_t c = 0; c < sizes().chunks; ++c) {
+      const auto at = [&](std::int64_t e) { return offsets[static_cast<std::size_t>(e)]; };
+      for (const std::int32_t offset : offsets)
+        of_chunks.push_back(std::clamp(offset, at(first_of(c)), at(first_of(c + 1))));
+    }
+    copy_in(ctx, t.chunk_offsets, of_chunks.data());
   }
 
   comm::Pending send_chunk(std::int64_t chunk, const TensorView& source, const TensorView& owner) {
@@ -214,8 +233,10 @@ class RowExchange final : public nn::ExpertExchange {
     }
   }
 
-  comm::Communicator& group_;
+  comm::Communicator& numbers_;  // of the group, on the host
+  comm::Communicator& group_;    // where the rows lie
   ExchangeMemory memory_;
+  std::vector<Numbers> numbers_of_;  // MoE layers
   // The pass under way.
   ExpertPass pass_;
   std::int64_t layer_ = 0;  // counts MoE layers
@@ -226,8 +247,8 @@ class RowExchange final : public nn::ExpertExchange {
   std::vector<comm::Pending> others_;
 };
 
-ExchangeSizes sizes_of(const comm::Communicator& group, const Config& config, std::int64_t tokens,
-                       nn::Keep keep) {
+ExchangeSizes sizes_of(const Group& group, const Config& config, std::int64_t tokens, nn::Keep keep,
+                       DType dtype) {
   const ModelConfig& model = config.model;
   const MoeConfig& moe = model.moe;
   const std::int64_t S = group.size(), held = moe.num_experts / S, K = moe.num_experts_per_tok;
@@ -249,21 +270,21 @@ ExchangeSizes sizes_of(const comm::Communicator& group, const Config& config, st
       std::ceil(config.parallel.expert_receive_factor * static_cast<double>(s.balanced_rows));
   s.room = room < static_cast<double>(s.most_rows) ? static_cast<std::int64_t>(room) : s.most_rows;
   s.keep = keep;
+  s.dtype = dtype;
   return s;
 }
 
 }  // namespace
 
-std::unique_ptr<nn::ExpertExchange> make_expert_exchange(comm::Communicator& group,
-                                                         const Config& config, std::int64_t tokens,
-                                                         nn::Keep keep, Device device,
+std::unique_ptr<nn::ExpertExchange> make_expert_exchange(const Group& group, const Config& config,
+                                                         std::int64_t tokens, nn::Keep keep,
+                                                         Device device, DType dtype,
                                                          MemoryLedger* ledger) {
   const MoeConfig& moe = config.model.moe;
   if (group.size() == 1 || moe.num_experts == 0) return nullptr;
-  GRIST_CHECK(device == Device::cpu, "the expert exchange reads counts on the host");
   GRIST_CHECK(moe.num_experts % group.size() == 0, "{} experts on {} ranks", moe.num_experts,
               group.size());
-  return std::make_unique<RowExchange>(group, sizes_of(group, config, tokens, keep), device,
+  return std::make_unique<RowExchange>(group, sizes_of(group, config, tokens, keep, dtype), device,
                                        ledger);
 }
 

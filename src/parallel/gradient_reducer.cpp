@@ -63,8 +63,8 @@ std::int64_t GradientReducer::staging_elements() const {
     return c.size() == 1 ? 0 : c.size() * (cuts[self + 1] - cuts[self]);
   };
   for (const Bucket& b : plan_.buckets())
-    most = std::max(most, need(*groups_.world, b.dense_cuts) +
-                              need(*groups_.expert_data_parallel, b.expert_cuts));
+    most = std::max(most, need(groups_.world.host(), b.dense_cuts) +
+                              need(groups_.expert_data_parallel.host(), b.expert_cuts));
   return most;
 }
 
@@ -92,14 +92,14 @@ void GradientReducer::start(std::size_t bucket) {
   finish(s);
   s.bucket = static_cast<std::int64_t>(bucket);
   std::int64_t used = 0;
-  comm::Communicator& world = *groups_.world;
+  comm::Communicator& world = groups_.world.tensors();
   if (world.size() > 1) {
     s.dense_parts = parts_at(s.memory, 0, world, b.dense_cuts);
     used = s.dense_parts.numel();
     s.dense_arrived =
         comm::gather_parts(world, parameters_.grad_elements(b.dense), b.dense_cuts, s.dense_parts);
   }
-  comm::Communicator& sharers = *groups_.expert_data_parallel;
+  comm::Communicator& sharers = groups_.expert_data_parallel.tensors();
   if (sharers.size() > 1) {
     s.expert_parts = parts_at(s.memory, used, sharers, b.expert_cuts);
     s.experts_arrived = comm::gather_parts(sharers, parameters_.grad_elements(b.experts),
@@ -113,12 +113,12 @@ void GradientReducer::finish(Staging& s) {
   const Bucket& b = plan_.buckets()[static_cast<std::size_t>(s.bucket)];
   s.bucket = -1;
   s.dense_arrived.wait();
-  if (groups_.world->size() > 1)
-    add_parts(ctx_, *groups_.world, parameters_.grad_elements(b.dense), b.dense_cuts,
+  if (groups_.world.size() > 1)
+    add_parts(ctx_, groups_.world.host(), parameters_.grad_elements(b.dense), b.dense_cuts,
               s.dense_parts);
   s.experts_arrived.wait();
-  if (groups_.expert_data_parallel->size() > 1)
-    add_parts(ctx_, *groups_.expert_data_parallel, parameters_.grad_elements(b.experts),
+  if (groups_.expert_data_parallel.size() > 1)
+    add_parts(ctx_, groups_.expert_data_parallel.host(), parameters_.grad_elements(b.experts),
               b.expert_cuts, s.expert_parts);
 }
 

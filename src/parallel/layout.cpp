@@ -1,5 +1,6 @@
 #include "grist/parallel/layout.h"
 
+#include "grist/comm/device.h"
 #include "grist/config/batch_ramp.h"
 #include "grist/core/check.h"
 
@@ -31,11 +32,25 @@ std::int64_t Layout::local_experts(std::int64_t num_experts) const {
   return num_experts / expert_parallel();
 }
 
-Groups make_groups(comm::Communicator& world, const Layout& layout) {
+Groups make_groups(comm::Communicator& world, const Layout& layout, const Context& ctx,
+                   const std::string& transport) {
   Groups g;
-  g.world = &world;
-  g.expert_parallel = world.split(static_cast<int>(layout.expert_data_parallel_index()));
-  g.expert_data_parallel = world.split(static_cast<int>(layout.expert_parallel_index()));
+  g.world.host_ = &world;
+  const auto part = [&](Group& group, std::int64_t color) {
+    group.own_ = world.split(static_cast<int>(color));
+    group.host_ = group.own_.get();
+  };
+  part(g.expert_parallel, layout.expert_data_parallel_index());
+  part(g.expert_data_parallel, layout.expert_parallel_index());
+  if (ctx.device == Device::cpu || world.size() == 1) return g;
+  const auto wanted = transport == "nccl"     ? comm::DeviceTransport::nccl
+                      : transport == "staged" ? comm::DeviceTransport::staged
+                                              : comm::DeviceTransport::automatic;
+  for (Group* group : {&g.world, &g.expert_parallel, &g.expert_data_parallel}) {
+    comm::DeviceCommunicator made = comm::device_communicator(group->host(), ctx.stream, wanted);
+    group->device_ = std::move(made.communicator);
+    if (g.transport.empty()) g.transport = made.description;
+  }
   return g;
 }
 

@@ -48,7 +48,7 @@ std::vector<OptimizerEntry> entries_of(const std::vector<ShardPiece>& pieces,
 struct ShardedOptimizer::Parts {
   Parts(ShardedOptimizer& o, const Config& config, MemoryLedger* ledger)
       : reducer(o.parameters_, o.groups_, o.plan_, config.parallel, o.ctx_, ledger),
-        norm(o.plan_, *o.groups_.world, gradients_of(o.saves_), o.ctx_.device, ledger),
+        norm(o.plan_, o.groups_.world.host(), gradients_of(o.saves_), o.ctx_.device, ledger),
         optimizer(config.optim, entries_of(o.holds(), config.optim), ledger, o.ctx_.device) {}
   GradientReducer reducer;
   GlobalNorm norm;
@@ -171,8 +171,8 @@ void ShardedOptimizer::gather(Values what) {
     arriving.push_back(comm::all_gather(c, elements(range), cuts));
   };
   for (const Bucket& b : plan_.buckets()) {
-    start(*groups_.world, b.dense, b.dense_cuts);
-    start(*groups_.expert_data_parallel, b.experts, b.expert_cuts);
+    start(groups_.world.tensors(), b.dense, b.dense_cuts);
+    start(groups_.expert_data_parallel.tensors(), b.experts, b.expert_cuts);
   }
   for (comm::Pending& p : arriving) p.wait();
 }

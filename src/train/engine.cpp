@@ -77,7 +77,7 @@ Engine::Engine(const Config& config, comm::Communicator& world, const Context& c
     : config_(config),
       ctx_(ctx),
       layout_(world.size(), world.rank(), config.parallel.expert_model_parallel_size),
-      groups_(parallel::make_groups(world, layout_)) {
+      groups_(parallel::make_groups(world, layout_, ctx, config.parallel.transport)) {
   world.activity().enter("taking memory");
   const Alive alive(world.activity());
   const DType dtype = nn::activation_dtype(config, ctx.device);
@@ -87,8 +87,8 @@ Engine::Engine(const Config& config, comm::Communicator& world, const Context& c
   optimizer_.emplace(model_->parameters(), layout_, groups_, config, ctx, ledger);
   activations_.emplace(config.model, tokens, config.train.micro_batch_size, keep, ctx.device,
                        ledger,
-                       parallel::make_expert_exchange(*groups_.expert_parallel, config, tokens,
-                                                      keep, ctx.device, ledger),
+                       parallel::make_expert_exchange(groups_.expert_parallel, config, tokens, keep,
+                                                      ctx.device, dtype, ledger),
                        dtype);
 }
 
@@ -107,12 +107,12 @@ void Engine::warm_up(const Batch& batch) {
 
 std::optional<StepOutcome> Engine::step(std::span<const Batch> batches, double lr,
                                         const StopQuestion& stop) {
-  comm::Activity& activity = groups_.world->activity();
+  comm::Activity& activity = groups_.world.host().activity();
   ComputeClock clock(activity);
   const auto count = static_cast<std::int64_t>(batches.size());
   std::int64_t targets = 0;
   for (const Batch& b : batches) targets += b.num_targets;
-  targets = std::max<std::int64_t>(comm::all_reduce_sum(*groups_.world, targets), 1);
+  targets = std::max<std::int64_t>(comm::all_reduce_sum(groups_.world.host(), targets), 1);
 
   statistics_ = {};
   const std::int64_t lanes = optimizer_->lanes(), lane_length = count / lanes;
@@ -135,7 +135,7 @@ std::optional<StepOutcome> Engine::step(std::span<const Batch> batches, double l
   }
   const double micro_batches = clock.lap();
   activity.enter("update");
-  add_up(gather_rows(*groups_.world, values));
+  add_up(gather_rows(groups_.world.host(), values));
 
   StepOutcome out{.loss = statistics_.loss_sum / static_cast<double>(targets), .lr = lr};
   out.total = out.loss + statistics_.aux_loss() + statistics_.z_loss();
@@ -170,7 +170,7 @@ void Engine::add_up(const std::vector<std::vector<double>>& values) {
     whole.insert(whole.end(), l.counts.begin(), l.counts.end());
     whole.insert(whole.end(), {l.tokens, l.dropped});
   }
-  comm::all_reduce_sum(*groups_.world, std::span(whole));
+  comm::all_reduce_sum(groups_.world.host(), std::span(whole));
   auto next = whole.begin();
   for (nn::LayerStatistics& l : statistics_.layers) {
     for (std::int64_t& n : l.counts) n = *next++;
@@ -195,14 +195,14 @@ std::optional<Engine::Evaluation> Engine::evaluate(const ValidationSet& set, std
   Batch batch;
   for (std::int64_t first = 0; first < count; first += layout_.world()) {
     if (stop()) return std::nullopt;
-    groups_.world->activity().enter("validation");
+    groups_.world.host().activity().enter("validation");
     const std::int64_t mine = first + layout_.rank();
-    comm::agree(*groups_.world, [&] { set.batch(mine * rows, rows, batch); });
+    comm::agree(groups_.world.host(), [&] { set.batch(mine * rows, rows, batch); });
     const double loss = model_->evaluate(ctx_, *activations_, view(batch));
     const bool counts = mine < count;
     const std::vector<std::vector<double>> row = {
         {counts ? loss : 0.0, counts ? static_cast<double>(batch.num_targets) : 0.0}};
-    for (const std::vector<double>& v : gather_rows(*groups_.world, row)) {
+    for (const std::vector<double>& v : gather_rows(groups_.world.host(), row)) {
       out.loss_sum += v[0];
       out.targets += static_cast<std::int64_t>(v[1]);
     }

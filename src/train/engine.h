@@ -44,11 +44,12 @@ class Engine {
   Engine(const Config& config, comm::Communicator& world, const Context& ctx, MemoryLedger* ledger);
 
   const parallel::Layout& layout() const { return layout_; }
-  comm::Communicator& world() const { return *groups_.world; }
+  comm::Communicator& world() const { return groups_.world.host(); }
   nn::Model& model() { return *model_; }
   const nn::Model& model() const { return *model_; }
   parallel::ShardedOptimizer& optimizer() { return *optimizer_; }
   const Context& context() const { return ctx_; }
+  const std::string& transport() const { return groups_.transport; }  // of tensors between GPUs
   const nn::StepStatistics& statistics() const { return statistics_; }  // of the last step, global
 
   // Values from the seed; call refresh() after this or a load.

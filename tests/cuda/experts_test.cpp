@@ -1,5 +1,5 @@
 // Grouped matmuls of a MoE layer against float64 formulas: fp32 and bf16, tails and empty experts,
-// widths that tiles do not divide.
+// widths that tiles do not divide; the portable kernels and those of Hopper.
 #include "grist/ops/experts.h"
 
 #include <gtest/gtest.h>
@@ -18,6 +18,7 @@ using test::OnDevice;
 struct Case {
   Sizes sizes;
   DType dtype;
+  int capability = 80;
 };
 
 ops::WeightView weight(const OnDevice& w) {
@@ -140,6 +141,7 @@ void expect_close(const Layer& l, const Results& got, const Judge& want, double 
 
 class CudaExperts : public ::testing::TestWithParam<Case> {
  protected:
+  test::AsDevice device{GetParam().capability};
   Layer layer = rounded(Layer(GetParam().sizes));
   DType dtype = GetParam().dtype;
 };
@@ -168,12 +170,12 @@ TEST_P(CudaExperts, MatchFormulas) {
 
 TEST_P(CudaExperts, AccumulatingKeepsEmptyExpertsAndAddsToTheRest) {
   const test::CudaContext ctx;
-  DeviceLayer device(*ctx, layer, dtype);
-  const Results once = device.run(), twice = device.add_weight_gradients();
+  DeviceLayer on_device(*ctx, layer, dtype);
+  const Results once = on_device.run(), twice = on_device.add_weight_gradients();
 
-  const auto expect_doubled = [](const Floats& got, const Floats& once) {
+  const auto expect_doubled = [](const Floats& got, const Floats& single) {
     for (std::size_t i = 0; i < got.size(); ++i) {
-      const float want = 2 * once[i];
+      const float want = 2 * single[i];
       ASSERT_LE(std::abs(got[i] - want), 1e-4F + 1e-5F * std::abs(want)) << i;
     }
   };
@@ -181,7 +183,8 @@ TEST_P(CudaExperts, AccumulatingKeepsEmptyExpertsAndAddsToTheRest) {
   expect_doubled(twice.dw2, once.dw2);
 }
 
-// Tiles are 64 or 128 rows high. bf16 widths that are multiples of 8 go through tensor cores.
+// Tiles are 64 or 128 rows high. bf16 widths that are multiples of 8 go through tensor cores; on
+// Hopper 128 or 256 columns and 64 of the depth at a time.
 INSTANTIATE_TEST_SUITE_P(
     Shapes, CudaExperts,
     ::testing::Values(
@@ -192,15 +195,30 @@ INSTANTIATE_TEST_SUITE_P(
         Case{{20, 20, 12, {5, 61}}, DType::bf16}, Case{{8, 8, 8, {1}}, DType::bf16},
         Case{{40, 48, 64, {127, 128, 0, 129, 1}}, DType::bf16},
         Case{{9, 200, 24, {3, 8, 0}}, DType::bf16}, Case{{9, 24, 192, {2, 0, 9}}, DType::bf16},
-        Case{{50, 136, 72, {0, 17, 150}}, DType::bf16}, Case{{30, 40, 32, {0, 0}}, DType::bf16}),
-    [](const auto& info) {
-      const Case& c = info.param;
+        Case{{50, 136, 72, {0, 17, 150}}, DType::bf16}, Case{{30, 40, 32, {0, 0}}, DType::bf16},
+        Case{{7, 9, 5, {3, 0, 70}}, DType::bf16, 90}, Case{{8, 8, 8, {1}}, DType::bf16, 90},
+        Case{{30, 40, 32, {0, 0}}, DType::bf16, 90},
+        Case{{40, 64, 64, {127, 0, 128, 129, 1}}, DType::bf16, 90},
+        Case{{9, 200, 192, {3, 8, 0}}, DType::bf16, 90},
+        Case{{50, 136, 72, {0, 17, 150}}, DType::bf16, 90},
+        Case{{5, 16, 272, {2, 65}}, DType::bf16, 90}, Case{{5, 328, 8, {1, 66}}, DType::bf16, 90},
+        Case{{20, 24, 24, {1, 2, 3, 4, 5, 6, 7}}, DType::bf16, 90}),
+    [](const auto& tested) {
+      const Case& c = tested.param;
       return std::string(name_of(c.dtype)) + "_D" + std::to_string(c.sizes.D) + "_F" +
-             std::to_string(c.sizes.F);
+             std::to_string(c.sizes.F) + (c.capability == 90 ? "_sm90" : "");
     });
 
 // A row's bits are the same alone, elsewhere in the list and with other neighbours.
-class CudaExpertRows : public ::testing::TestWithParam<DType> {};
+struct Kernels {
+  DType dtype;
+  int capability;
+};
+class CudaExpertRows : public ::testing::TestWithParam<Kernels> {
+ protected:
+  test::AsDevice device{GetParam().capability};
+  DType dtype = GetParam().dtype;
+};
 
 TEST_P(CudaExpertRows, DoNotDependOnTheirPlace) {
   const test::CudaContext ctx;
@@ -212,8 +230,8 @@ TEST_P(CudaExpertRows, DoNotDependOnTheirPlace) {
   one.row_token = {many.row_token[kRow], 0, 0};
   one.row_weight = {many.row_weight[kRow], 0, 0};
 
-  const Results all = DeviceLayer(*ctx, many, GetParam()).run();
-  const Results alone = DeviceLayer(*ctx, one, GetParam()).run();
+  const Results all = DeviceLayer(*ctx, many, dtype).run();
+  const Results alone = DeviceLayer(*ctx, one, dtype).run();
 
   const auto expect_row = [&](const Floats& a, const Floats& b, std::int64_t width) {
     EXPECT_EQ(0, std::memcmp(&a[at(kRow * width)], b.data(), at(width) * sizeof(float)));
@@ -235,8 +253,8 @@ TEST_P(CudaExpertRows, WithoutAnIndexAreTheirOwnTokens) {
   l.row_token.resize(at(l.R));
   l.row_weight.resize(at(l.R));
 
-  const Results indexed = DeviceLayer(*ctx, l, GetParam()).run();
-  const Results dense = DeviceLayer(*ctx, l, GetParam()).run(false);
+  const Results indexed = DeviceLayer(*ctx, l, dtype).run();
+  const Results dense = DeviceLayer(*ctx, l, dtype).run(false);
 
   EXPECT_EQ(dense.z, indexed.z);
   EXPECT_EQ(dense.dz, indexed.dz);
@@ -244,8 +262,13 @@ TEST_P(CudaExpertRows, WithoutAnIndexAreTheirOwnTokens) {
   EXPECT_EQ(dense.dw2, indexed.dw2);
 }
 
-INSTANTIATE_TEST_SUITE_P(DTypes, CudaExpertRows, ::testing::Values(DType::f32, DType::bf16),
-                         [](const auto& info) { return name_of(info.param); });
+INSTANTIATE_TEST_SUITE_P(DTypes, CudaExpertRows,
+                         ::testing::Values(Kernels{DType::f32, 80}, Kernels{DType::bf16, 80},
+                                           Kernels{DType::bf16, 90}),
+                         [](const auto& tested) {
+                           return std::string(name_of(tested.param.dtype)) + "_sm" +
+                                  std::to_string(tested.param.capability);
+                         });
 
 }  // namespace
 }  // namespace grist

@@ -1,9 +1,6 @@
 // schedules() and use() of tests/cuda/fixture.h for the emulation.
-#include <mutex>
-
 #include "cuda/fixture.h"
 #include "emulation/control.h"
-#include "kernels/backends.h"
 
 namespace grist::test {
 
@@ -23,13 +20,6 @@ void use(const Schedule& s) {
   o.streams = s.deferred ? emu::Streams::deferred : emu::Streams::immediate;
   o.seed = s.seed;
   emu::set_options(o);
-}
-
-bool enable_cuda(std::string& why) {
-  static std::string reason;
-  static const bool enabled = cuda::enable(0, reason);
-  why = reason;
-  return enabled;
 }
 
 }  // namespace grist::test

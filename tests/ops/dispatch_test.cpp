@@ -7,6 +7,8 @@
 
 #include "grist/core/error.h"
 #include "ops/dispatch_reference.h"
+#include "ops/gather_reference.h"
+#include "support/compare.h"
 
 namespace grist {
 namespace {
@@ -128,32 +130,17 @@ TEST(GatherSum, AddsTheRowsOfATokensChoices) {
       const bool accumulate = (variant & 2) != 0;
       const std::int64_t N = 35;
       const std::int64_t K = 4;
-      const std::vector<float> rows = normals(N * K * D, "gather.rows");
-      const std::vector<float> weights = normals(N * K, "gather.weights");
-      std::vector<float> y = normals(N * D, "gather.y");
-      Ids slots(at(N * K));
-      for (std::size_t i = 0; i < slots.size(); ++i)
-        slots[i] = i % 3 == 1 || i < 4 ? -1 : static_cast<std::int32_t>((i * 37) % slots.size());
-      std::vector<double> want(y.size());
-      for (std::int64_t n = 0; n < N; ++n)
-        for (std::int64_t d = 0; d < D; ++d) {
-          double sum = accumulate ? static_cast<double>(y[at(n * D + d)]) : 0.0;
-          for (std::int64_t k = 0; k < K; ++k) {
-            const std::int32_t r = slots[at(n * K + k)];
-            if (r >= 0)
-              sum += (weighted ? static_cast<double>(weights[at(n * K + k)]) : 1.0) *
-                     static_cast<double>(rows[at(r * D + d)]);
-          }
-          want[at(n * D + d)] = sum;
-        }
+      GatherCase c = gather_case(N, K, D);
+      const std::vector<double> want = gather_reference(c, weighted, accumulate);
 
-      ops::gather_sum(*ctx, {.y = view(y, {N, D}),
-                             .rows = view(rows, {N * K, D}),
-                             .slot_row = view(slots, {N, K}),
-                             .weights = weighted ? view(weights, {N, K}) : ConstTensorView(),
-                             .accumulate = accumulate});
+      ops::gather_sum(
+          *ctx, {.y = view(c.y, {N, D}),
+                 .rows = view(std::as_const(c.rows), {N * K, D}),
+                 .slot_row = view(std::as_const(c.slots), {N, K}),
+                 .weights = weighted ? ConstTensorView(view(c.weights, {N, K})) : ConstTensorView(),
+                 .accumulate = accumulate});
 
-      EXPECT_TRUE(close(y, want, tolerance(K))) << "D " << D << " variant " << variant;
+      EXPECT_TRUE(close(c.y, want, tolerance(K))) << "D " << D << " variant " << variant;
     }
   }
 }

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "grist/core/error.h"
+#include "ops/norm_reference.h"
 #include "support/compare.h"
 #include "support/gradient.h"
 
@@ -25,17 +26,6 @@ struct Case {
   std::int64_t N, D;
   bool residual;
 };
-
-// The judge: h is x + residual.
-void reference(const Doubles& h, const Doubles& w, double eps, Doubles& y, Doubles& rstd) {
-  const std::size_t D = w.size();
-  for (std::size_t n = 0; n < rstd.size(); ++n) {
-    double squares = 0;
-    for (std::size_t d = 0; d < D; ++d) squares += h[n * D + d] * h[n * D + d];
-    rstd[n] = 1 / std::sqrt(squares / static_cast<double>(D) + eps);
-    for (std::size_t d = 0; d < D; ++d) y[n * D + d] = h[n * D + d] * rstd[n] * w[d];
-  }
-}
 
 struct Data {
   explicit Data(const Case& c)
@@ -73,11 +63,10 @@ TEST_P(RmsNorm, ForwardMatchesFormula) {
   Doubles h = widen(data.x);
   if (c.residual)
     for (std::size_t i = 0; i < h.size(); ++i) h[i] += static_cast<double>(data.residual[i]);
-  Doubles y(h.size()), rstd(data.rstd.size());
-  reference(h, widen(data.w), 1e-5, y, rstd);
+  const auto want = test::rms_norm_reference(h, widen(data.w), 1e-5);
   EXPECT_TRUE(close(data.h, h, {1e-6, 1e-6}));
-  EXPECT_TRUE(close(data.y, y, {2e-6, 1e-6}));
-  EXPECT_TRUE(close(data.rstd, rstd, {2e-6, 0}));
+  EXPECT_TRUE(close(data.y, want.y, {2e-6, 1e-6}));
+  EXPECT_TRUE(close(data.rstd, want.rstd, {2e-6, 0}));
 }
 
 TEST_P(RmsNorm, BackwardMatchesFormula) {
@@ -100,25 +89,11 @@ TEST_P(RmsNorm, BackwardMatchesFormula) {
                           .rstd = view(std::as_const(data.rstd), {c.N}),
                           .w = view(std::as_const(data.w), {c.D})});
 
-  const Doubles h = widen(data.h), w = widen(data.w);
-  Doubles y(h.size()), rstd(data.rstd.size()), want_dh(h.size()), want_dw = widen(dw_before);
-  reference(h, w, 1e-5, y, rstd);
-  const auto D = static_cast<std::size_t>(c.D);
-  for (std::size_t n = 0; n < rstd.size(); ++n) {
-    double mean = 0;
-    for (std::size_t d = 0; d < D; ++d) {
-      const std::size_t i = n * D + d;
-      mean += static_cast<double>(dy[i]) * w[d] * h[i] / static_cast<double>(D);
-      want_dw[d] += static_cast<double>(dy[i]) * h[i] * rstd[n];
-    }
-    for (std::size_t d = 0; d < D; ++d) {
-      const std::size_t i = n * D + d;
-      want_dh[i] = rstd[n] * (static_cast<double>(dy[i]) * w[d] - h[i] * mean * rstd[n] * rstd[n]);
-      if (c.residual) want_dh[i] += static_cast<double>(dresidual[i]);
-    }
-  }
-  EXPECT_TRUE(close(dh, want_dh, tolerance(4)));
-  EXPECT_TRUE(close(dw, want_dw, tolerance(c.N)));
+  const auto want =
+      test::rms_norm_gradients(widen(data.h), widen(data.w), widen(dy),
+                               c.residual ? widen(dresidual) : Doubles{}, widen(dw_before), 1e-5);
+  EXPECT_TRUE(close(dh, want.dh, tolerance(4)));
+  EXPECT_TRUE(close(dw, want.dw, tolerance(c.N)));
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, RmsNorm,
@@ -142,11 +117,8 @@ TEST(RmsNormGradient, EqualsFiniteDifferences) {
                                 .rstd = view(std::as_const(data.rstd), {c.N}),
                                 .w = view(std::as_const(data.w), {c.D})});
 
-  Doubles x = widen(data.x), w = widen(data.w), y(21), rstd(3);
-  const auto loss = [&] {
-    reference(x, w, 1e-5, y, rstd);
-    return dot(y, widen(dy));
-  };
+  Doubles x = widen(data.x), w = widen(data.w);
+  const auto loss = [&] { return dot(test::rms_norm_reference(x, w, 1e-5).y, widen(dy)); };
   EXPECT_TRUE(close(dh, test::numeric_gradient(x, loss), {1e-5, 1e-5}));
   EXPECT_TRUE(close(dw, test::numeric_gradient(w, loss), {1e-5, 1e-5}));
 }

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "grist/core/error.h"
+#include "ops/optimizer_reference.h"
 #include "support/compare.h"
 
 namespace grist {
@@ -46,27 +47,19 @@ TEST(AdamW, FollowsTheFormulaForTenSteps) {
   for (const std::int64_t n : {1, 15, 16, 1000, 40000}) {
     State s{normals(n, "adamw.p"), Floats(static_cast<std::size_t>(n)),
             Floats(static_cast<std::size_t>(n))};
-    Doubles p(s.p.begin(), s.p.end());
-    Doubles m(p.size());
-    Doubles v(p.size());
+    AdamReference want{
+        .p = Doubles(s.p.begin(), s.p.end()), .m = Doubles(s.p.size()), .v = Doubles(s.p.size())};
     for (int step = 1; step <= 10; ++step) {
       const Floats grad = normals(n, "adamw.g" + std::to_string(step), step == 4 ? 1e-6F : 2.0F);
       const Floats control = {0.25F, 1.0F};
 
       ops::adamw(*ctx, update(s, grad, control, step));
 
-      for (std::size_t i = 0; i < p.size(); ++i) {
-        const double g = 0.25 * static_cast<double>(grad[i]);
-        m[i] = 0.9 * m[i] + 0.1 * g;
-        v[i] = 0.95 * v[i] + 0.05 * g * g;
-        const double direction = m[i] / (1 - std::pow(0.9, step)) /
-                                 (std::sqrt(v[i] / (1 - std::pow(0.95, step))) + 1e-8);
-        p[i] -= 3e-3 * (direction + 0.1 * p[i]);
-      }
+      want.update(grad, 0.25, step);
     }
-    EXPECT_TRUE(close(s.p, p, {1e-6, 2e-6})) << n;
-    EXPECT_TRUE(close(s.m, m, {2e-6, 1e-6})) << n;
-    EXPECT_TRUE(close(s.v, v, {4e-6, 1e-8})) << n;
+    EXPECT_TRUE(close(s.p, want.p, {1e-6, 2e-6})) << n;
+    EXPECT_TRUE(close(s.m, want.m, {2e-6, 1e-6})) << n;
+    EXPECT_TRUE(close(s.v, want.v, {4e-6, 1e-8})) << n;
   }
 }
 
@@ -150,6 +143,29 @@ TEST(SquaredSums, DependOnTheChunkAlone) {
   EXPECT_EQ(squared(*many, x), whole);
   const Floats tail(x.begin() + 2 * ops::kNormChunk, x.end());  // cut on a chunk edge, as ZeRO does
   EXPECT_EQ(squared(*many, tail), Doubles(whole.begin() + 2, whole.end()));
+}
+
+TEST(SquaredSumsMany, AreTheSumsOfTheirChunks) {
+  const Floats x = normals(ops::kNormChunk + 77, "squared.x");
+  const auto address = [&](std::size_t i) { return reinterpret_cast<std::int64_t>(&x[i]); };
+  const std::vector<std::int64_t> chunks = {address(0), ops::kNormChunk, address(3), 0, address(5),
+                                            1,          address(100),    999};
+  Doubles want = squared(*CpuContext(), x);
+  want.resize(1);
+  for (const auto& [begin, n] : {std::pair{3, 0}, {5, 1}, {100, 999}}) {
+    const Doubles one = squared(*CpuContext(), Floats(x.begin() + begin, x.begin() + begin + n));
+    want.push_back(one.empty() ? 0.0 : one[0]);
+  }
+  for (const int threads : {1, 3}) {
+    const CpuContext ctx(threads);
+    Doubles got(4, -1.0);
+    ops::squared_sums_many(*ctx, {.partials = view(got, {4}), .chunks = view(chunks, {4, 2})});
+    EXPECT_EQ(got, want);
+  }
+  Doubles none;
+  EXPECT_THROW(ops::squared_sums_many(
+                   *CpuContext(), {.partials = view(none, {0}), .chunks = view(chunks, {4, 2})}),
+               Error);
 }
 
 double tree(const Doubles& x) {

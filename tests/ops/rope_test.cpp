@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "grist/core/error.h"
+#include "ops/rope_reference.h"
 #include "support/compare.h"
 #include "support/gradient.h"
 
@@ -14,24 +15,16 @@ namespace {
 using test::close;
 using test::CpuContext;
 using test::normals;
+using test::some_positions;
 using test::view;
 using test::widen;
 
-struct Case {
-  std::int64_t N, H, Dh;
-};
+using Case = test::RopeShape;
 
 std::vector<float> make_table(const Context& ctx, std::int64_t P, std::int64_t Dh, double theta) {
   std::vector<float> table(static_cast<std::size_t>(P * Dh));
   ops::rope_table(ctx, {.table = view(table, {P, Dh}), .theta = theta});
   return table;
-}
-
-std::vector<std::int32_t> some_positions(std::int64_t N, std::int64_t P) {
-  std::vector<std::int32_t> positions(static_cast<std::size_t>(N));
-  for (std::int64_t n = 0; n < N; ++n)
-    positions[static_cast<std::size_t>(n)] = static_cast<std::int32_t>((n * 7 + 3) % P);
-  return positions;
 }
 
 TEST(RopeTable, IsTheRoundedFormula) {
@@ -66,22 +59,7 @@ TEST_P(Rope, RotatesEachPairAndBack) {
 
   ops::rope(*ctx, rope);
 
-  std::vector<double> want(x.size());
-  const std::int64_t half = c.Dh / 2;
-  for (std::int64_t n = 0; n < c.N; ++n) {
-    for (std::int64_t h = 0; h < c.H; ++h) {
-      for (std::int64_t i = 0; i < half; ++i) {
-        const auto low = static_cast<std::size_t>((n * c.H + h) * c.Dh + i);
-        const std::size_t high = low + static_cast<std::size_t>(half);
-        const double angle =
-            positions[static_cast<std::size_t>(n)] *
-            std::pow(10000.0, -2.0 * static_cast<double>(i) / static_cast<double>(c.Dh));
-        const double a = static_cast<double>(before[low]), b = static_cast<double>(before[high]);
-        want[low] = a * std::cos(angle) - b * std::sin(angle);
-        want[high] = b * std::cos(angle) + a * std::sin(angle);
-      }
-    }
-  }
+  const auto want = test::rope_reference(before, c, positions, 10000.0);
   EXPECT_TRUE(close(x, want, {1e-6, 1e-6}));
 
   rope.inverse = true;

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "grist/core/error.h"
+#include "ops/swiglu_reference.h"
 #include "support/compare.h"
 #include "support/gradient.h"
 
@@ -22,17 +23,6 @@ using Doubles = std::vector<double>;
 struct Case {
   std::int64_t N, F;
 };
-
-Doubles reference(const Doubles& z, std::size_t N, std::size_t F) {
-  Doubles a(N * F);
-  for (std::size_t n = 0; n < N; ++n) {
-    for (std::size_t f = 0; f < F; ++f) {
-      const double gate = z[n * 2 * F + f];
-      a[n * F + f] = gate / (1 + std::exp(-gate)) * z[n * 2 * F + F + f];
-    }
-  }
-  return a;
-}
 
 std::vector<float> backward(const Context& ctx, const std::vector<float>& z,
                             const std::vector<float>& da, const Case& c) {
@@ -62,17 +52,8 @@ TEST_P(Swiglu, MatchesFormula) {
 
   const auto N = static_cast<std::size_t>(c.N), F = static_cast<std::size_t>(c.F);
   const Doubles wide = widen(z);
-  EXPECT_TRUE(close(a, reference(wide, N, F), {1e-6, 1e-7}));
-  Doubles want(z.size());
-  for (std::size_t n = 0; n < N; ++n) {
-    for (std::size_t f = 0; f < F; ++f) {
-      const double gate = wide[n * 2 * F + f], up = wide[n * 2 * F + F + f];
-      const auto d = static_cast<double>(da[n * F + f]);
-      const double s = 1 / (1 + std::exp(-gate));
-      want[n * 2 * F + f] = d * up * s * (1 + gate * (1 - s));
-      want[n * 2 * F + F + f] = d * gate * s;
-    }
-  }
+  EXPECT_TRUE(close(a, test::swiglu_reference(wide, N, F), {1e-6, 1e-7}));
+  const Doubles want = test::swiglu_gradient(wide, widen(da), N, F);
   EXPECT_TRUE(close(dz, want, {2e-6, 1e-6}));
 }
 
@@ -87,7 +68,7 @@ TEST(SwigluGradient, EqualsFiniteDifferences) {
   const auto da = normals(15, "da");
 
   Doubles wide = widen(z);
-  const auto loss = [&] { return test::dot(reference(wide, 3, 5), widen(da)); };
+  const auto loss = [&] { return test::dot(test::swiglu_reference(wide, 3, 5), widen(da)); };
   EXPECT_TRUE(close(backward(*ctx, z, da, c), test::numeric_gradient(wide, loss), {1e-5, 1e-6}));
 }
 

@@ -118,8 +118,8 @@ class Rank {
     c.parallel.expert_receive_factor = spread_.receive_factor;
     std::unique_ptr<nn::ExpertExchange> exchange;
     if (groups_.expert_parallel)
-      exchange =
-          make_expert_exchange(*groups_.expert_parallel, c, kTokens, keep, Device::cpu, &ledger);
+      exchange = make_expert_exchange(groups_.expert_parallel, c, kTokens, keep, Device::cpu,
+                                      DType::f32, &ledger);
     return {config_, kTokens, kRows, keep, Device::cpu, &ledger, std::move(exchange)};
   }
 

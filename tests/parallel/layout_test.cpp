@@ -30,11 +30,11 @@ TEST(Layout, GroupsHoldTheRanksThatTheAxesSay) {
   comm::run_local(8, [](comm::Communicator& world) {
     const Layout l(8, world.rank(), 2);
     const Groups g = make_groups(world, l);
-    EXPECT_EQ(g.expert_parallel->rank(), l.expert_parallel_index());
-    EXPECT_EQ(g.expert_data_parallel->rank(), l.expert_data_parallel_index());
-    EXPECT_EQ(comm::all_reduce_sum(*g.expert_parallel, std::int64_t{world.rank()}),
+    EXPECT_EQ(g.expert_parallel.rank(), l.expert_parallel_index());
+    EXPECT_EQ(g.expert_data_parallel.rank(), l.expert_data_parallel_index());
+    EXPECT_EQ(comm::all_reduce_sum(g.expert_parallel.host(), std::int64_t{world.rank()}),
               4 * l.expert_data_parallel_index() + 1);
-    EXPECT_EQ(comm::all_reduce_sum(*g.expert_data_parallel, std::int64_t{world.rank()}),
+    EXPECT_EQ(comm::all_reduce_sum(g.expert_data_parallel.host(), std::int64_t{world.rank()}),
               l.expert_parallel_index() == 0 ? 12 : 16);
   });
 }

@@ -198,6 +198,7 @@ struct ParallelConfig {
   bool overlap_expert_exchange = true;     // compute on experts while others' rows are on their way
   double expert_receive_factor = 2.0;  // rows that an expert-parallel rank has room for / balanced
   double watchdog_seconds = 30;        // without a sign of life; 0: off
+  std::string transport = "auto";      // of tensors between GPUs: auto | nccl | staged
   template <class V> void fields(V& v) {
     v("expert_model_parallel_size", expert_model_parallel_size);
     v("zero_stage", zero_stage);
@@ -208,6 +209,7 @@ struct ParallelConfig {
     v("overlap_expert_exchange", overlap_expert_exchange);
     v("expert_receive_factor", expert_receive_factor);
     v("watchdog_seconds", watchdog_seconds);
+    v("transport", transport);
   }
 };
 

@@ -13,18 +13,19 @@
 // parallel.expert_receive_factor times balanced and grows, with a warning, when more come.
 #include <memory>
 
-#include "grist/comm/communicator.h"
 #include "grist/config/config.h"
 #include "grist/nn/activations.h"
+#include "grist/parallel/layout.h"
 
 namespace grist::parallel {
 
 // Null when the group has one rank: all experts are here. `group` stays the caller's and outlives
-// the exchange; `tokens` and `keep` are those of the activations that the exchange is for. Bytes go
-// to `ledger` as "expert exchange ...".
-std::unique_ptr<nn::ExpertExchange> make_expert_exchange(comm::Communicator& group,
-                                                         const Config& config, std::int64_t tokens,
-                                                         nn::Keep keep, Device device,
+// the exchange; `tokens`, `keep` and `dtype` are those of the activations that the exchange is for.
+// Bytes go to `ledger` as "expert exchange ...". On a GPU a forward pass waits once a layer for the
+// device: how many rows go where must be known here.
+std::unique_ptr<nn::ExpertExchange> make_expert_exchange(const Group& group, const Config& config,
+                                                         std::int64_t tokens, nn::Keep keep,
+                                                         Device device, DType dtype,
                                                          MemoryLedger* ledger);
 
 }  // namespace grist::parallel

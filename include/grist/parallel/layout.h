@@ -13,6 +13,7 @@
 
 #include "grist/comm/communicator.h"
 #include "grist/config/config.h"
+#include "grist/core/context.h"
 
 namespace grist::parallel {
 
@@ -46,13 +47,34 @@ class Layout {
   std::vector<Axis> axes_ = {{"expert_data_parallel", 1, 0}, {"expert_parallel", 1, 0}};
 };
 
+struct Groups;
+
+// One group of the layout, by what it carries.
+class Group {
+ public:
+  comm::Communicator& host() const { return *host_; }  // numbers and words
+  // Tensors of the context that the groups were made with (comm/device.h where that is a GPU's).
+  comm::Communicator& tensors() const { return device_ ? *device_ : *host_; }
+  explicit operator bool() const { return host_ != nullptr; }
+  int size() const { return host_->size(); }
+  int rank() const { return host_->rank(); }
+
+ private:
+  friend Groups make_groups(comm::Communicator& world, const Layout& layout, const Context& ctx,
+                            const std::string& transport);
+  comm::Communicator* host_ = nullptr;
+  std::unique_ptr<comm::Communicator> own_;  // host_, unless it is the caller's
+  std::unique_ptr<comm::Communicator> device_;
+};
+
 // The layout's communicators. Collective to make; owned by the caller, who keeps `world` alive.
 struct Groups {
-  comm::Communicator* world = nullptr;
-  std::unique_ptr<comm::Communicator> expert_parallel;
-  std::unique_ptr<comm::Communicator> expert_data_parallel;
+  Group world, expert_parallel, expert_data_parallel;
+  std::string transport;  // of tensors, for the log; empty on the CPU and for one rank
 };
-Groups make_groups(comm::Communicator& world, const Layout& layout);
+// `transport`: parallel.transport; on the CPU it means nothing.
+Groups make_groups(comm::Communicator& world, const Layout& layout, const Context& ctx = {},
+                   const std::string& transport = "auto");
 
 // What makes `config` impossible on so many ranks: one line each, with the key and the numbers.
 std::vector<std::string> layout_problems(const Config& config, std::int64_t world);

@@ -2,6 +2,7 @@
 // What becomes of a tile's sums. A multiplying warpgroup holds 64 rows of them; each epilogue is a
 // type with the tile's width, its operands, what may be loaded while the products are still
 // running (begin), and what is stored (finish). Rows past the block's end are never written.
+#include "kernels/cuda/sigmoid.cuh"
 #include "pipeline.cuh"
 #include "row_blocks.cuh"
 
@@ -120,10 +121,6 @@ struct Store {
 
 // ---- z = (gate, up) = sums;  a = silu(gate) up --------------------------------------------------
 
-__device__ inline float sigmoid(float x) {
-  return __fdividef(1.0F, 1.0F + __expf(-x));
-}
-
 // The tile's first half are gate columns, the second the up columns of the same outputs.
 struct Swiglu {
   static constexpr int kWidth = 256, kOutputs = 128;
@@ -147,7 +144,7 @@ struct Swiglu {
 #pragma unroll
       for (int i = 0; i < 16; ++i) {  // from the rounded z, as backward does it again
         const float2 g = unpack(gate[i]), u = unpack(up[i]);
-        gate[i] = pack(g.x * sigmoid(g.x) * u.x, g.y * sigmoid(g.y) * u.y);
+        gate[i] = pack(silu<bf16>(g.x).value * u.x, silu<bf16>(g.y).value * u.y);
       }
       writer.write(gate, o.a + p.row * o.width + column, o.width, p.rows, columns);
     });

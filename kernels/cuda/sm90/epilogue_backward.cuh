@@ -87,9 +87,10 @@ struct SwigluBackward {
     float dg[2], du[2], sa[2];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const float sg = sigmoid(g[i]), silu = g[i] * sg, act = silu * u[i], da = s * h[i];
-      dg[i] = da * u[i] * (sg + silu * (1.0F - sg));
-      du[i] = da * silu;
+      const Silu gate_i = silu<bf16>(g[i]);
+      const float act = gate_i.value * u[i], da = s * h[i];
+      dg[i] = da * u[i] * gate_i.slope;
+      du[i] = da * gate_i.value;
       sa[i] = s * act;
       sum += h[i] * act;
     }

@@ -1,9 +1,8 @@
 #pragma once
 // Grouped matmuls for Hopper (sm_90a): TMA, mbarriers and wgmma, bf16 with fp32 accumulation. The
 // same arithmetic as ops/experts.h and ops/linear.h; each function does it and returns true, or
-// returns false where it has no kernel: dtypes other than bf16, widths that are not multiples of 8,
-// tensors that are not 16-byte aligned. Call them only where device_info().compute_capability is
-// 90.
+// does nothing and returns false where it has no kernel: other devices, dtypes other than bf16,
+// widths that are not multiples of 8, tensors that are not 16-byte aligned.
 #include "grist/core/context.h"
 #include "grist/ops/experts.h"
 #include "grist/ops/linear.h"

@@ -30,6 +30,7 @@ struct Call {
 
 template <class Epilogue, Weights kWeights, bool kGather>
 void run_tiles(const Context& ctx, const Call& c, const typename Epilogue::Operands& out) {
+  if (c.rows == 0) return;
   const std::int64_t columns = (c.outputs + Epilogue::kOutputs - 1) / Epilogue::kOutputs;
   RowMatmul<Epilogue> p = {};
   if constexpr (kGather) {
@@ -74,7 +75,7 @@ __global__ void add_row_sums_kernel(float* drow_weight, const float* row_sums, i
 bool expert_up_forward(const Context& ctx, const ops::ExpertUpForward& a) {
   const std::int64_t R = a.a.shape[0], F = a.a.shape[1], D = a.x.shape[1];
   const std::int64_t E = a.expert_offsets.shape[0] - 1;
-  if (!fits(a.z) || !fits(a.a) || !fits(a.x) || !fits(view_of(a.w))) return false;
+  if (!fit(a.z, a.a, a.x, view_of(a.w))) return false;
   const ScratchScope scope(ctx.scratch);
   const ConstTensorView pairs(a.w.data, a.w.dtype, {2 * E, F, D});
   run<Swiglu, Weights::pairs>(
@@ -86,7 +87,7 @@ bool expert_up_forward(const Context& ctx, const ops::ExpertUpForward& a) {
 bool expert_down_forward(const Context& ctx, const ops::ExpertDownForward& a) {
   const std::int64_t R = a.a.shape[0], F = a.a.shape[1], D = a.y.shape[1];
   const std::int64_t E = a.expert_offsets.shape[0] - 1;
-  if (!fits(a.y) || !fits(a.a) || !fits(view_of(a.w))) return false;
+  if (!fit(a.y, a.a, view_of(a.w))) return false;
   const ScratchScope scope(ctx.scratch);
   run_tiles<Store, Weights::rows, false>(
       ctx, {a.a, {}, a.expert_offsets.as<int>(), R, E, F, D, view_of(a.w)},
@@ -97,8 +98,7 @@ bool expert_down_forward(const Context& ctx, const ops::ExpertDownForward& a) {
 bool expert_down_backward(const Context& ctx, const ops::ExpertDownBackward& a) {
   const std::int64_t R = a.weighted_a.shape[0], F = a.weighted_a.shape[1], D = a.dy.shape[1];
   const std::int64_t E = a.expert_offsets.shape[0] - 1;
-  if (!fits(a.dz) || !fits(a.weighted_a) || !fits(a.dy) || !fits(a.z) || !fits(view_of(a.w)))
-    return false;
+  if (!fit(a.dz, a.weighted_a, a.dy, a.z, view_of(a.w))) return false;
   const ScratchScope scope(ctx.scratch);
   const std::int64_t columns = (F + SwigluBackward::kOutputs - 1) / SwigluBackward::kOutputs;
   auto* row_sums = ctx.scratch->allocate<float>(columns * R);
@@ -116,7 +116,7 @@ bool expert_down_backward(const Context& ctx, const ops::ExpertDownBackward& a) 
 bool expert_up_backward(const Context& ctx, const ops::ExpertUpBackward& a) {
   const std::int64_t R = a.dz.shape[0], F2 = a.dz.shape[1], D = a.dx.shape[1];
   const std::int64_t E = a.expert_offsets.shape[0] - 1;
-  if (!fits(a.dx) || !fits(a.dz) || !fits(view_of(a.w))) return false;
+  if (!fit(a.dx, a.dz, view_of(a.w))) return false;
   const ScratchScope scope(ctx.scratch);
   run_tiles<Store, Weights::lines, false>(
       ctx, {a.dz, {}, a.expert_offsets.as<int>(), R, E, F2, D, view_of(a.w)},
@@ -128,7 +128,7 @@ bool expert_up_backward(const Context& ctx, const ops::ExpertUpBackward& a) {
 
 bool linear_forward(const Context& ctx, const ops::LinearForward& a) {
   const std::int64_t N = a.x.shape[0], I = a.x.shape[1], O = a.y.shape[1];
-  if (!fits(a.y) || !fits(a.x) || !fits(view_of(a.w))) return false;
+  if (!fit(a.y, a.x, view_of(a.w))) return false;
   const ScratchScope scope(ctx.scratch);
   const ConstTensorView w(a.w.data, a.w.dtype, {1, O, I});
   run_tiles<Store, Weights::rows, false>(ctx, {a.x, {}, nullptr, N, 1, I, O, w},
@@ -138,7 +138,7 @@ bool linear_forward(const Context& ctx, const ops::LinearForward& a) {
 
 bool linear_backward_input(const Context& ctx, const ops::LinearBackwardInput& a) {
   const std::int64_t N = a.dy.shape[0], O = a.dy.shape[1], I = a.dx.shape[1];
-  if (a.accumulate || !fits(a.dx) || !fits(a.dy) || !fits(view_of(a.w))) return false;
+  if (a.accumulate || !fit(a.dx, a.dy, view_of(a.w))) return false;
   const ScratchScope scope(ctx.scratch);
   const ConstTensorView w(a.w.data, a.w.dtype, {1, O, I});
   run_tiles<Store, Weights::lines, false>(ctx, {a.dy, {}, nullptr, N, 1, O, I, w},

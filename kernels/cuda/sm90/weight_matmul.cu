@@ -12,7 +12,7 @@ namespace {
 
 WeightOperand operand(const ConstTensorView& v, const ConstTensorView& token) {
   WeightOperand o = {};
-  if (!token) o.map = swizzled_map(v.data, v.shape, kDepth);
+  if (!token && v.numel() > 0) o.map = swizzled_map(v.data, v.shape, kDepth);
   o.data = static_cast<const bf16*>(v.data);
   o.token = token ? token.as<int>() : nullptr;
   o.width = static_cast<int>(v.shape[1]);
@@ -36,7 +36,7 @@ void run(const Context& ctx, const WeightMatmul& p) {
 }  // namespace
 
 bool expert_weight_gradient(const Context& ctx, const ops::ExpertWeightGradient& a) {
-  if (!fits(a.dy) || !fits(a.x)) return false;
+  if (!fit(a.dy, a.x)) return false;
   const auto E = static_cast<int>(a.expert_offsets.shape[0] - 1);
   run(ctx, {operand(a.dy, a.dy_token), operand(a.x, a.x_token), a.dw.as<float>(),
             a.expert_offsets.as<int>(), E, 0, a.accumulate});
@@ -44,7 +44,7 @@ bool expert_weight_gradient(const Context& ctx, const ops::ExpertWeightGradient&
 }
 
 bool linear_backward_weight(const Context& ctx, const ops::LinearBackwardWeight& a) {
-  if (!fits(a.dy) || !fits(a.x)) return false;
+  if (!fit(a.dy, a.x)) return false;
   const auto N = static_cast<int>(a.x.shape[0]);
   run(ctx, {operand(a.dy, {}), operand(a.x, {}), a.dw.as<float>(), nullptr, 1, N, a.accumulate});
   return true;
