@@ -1,8 +1,6 @@
 // The functions of engine.h, for the block of this OS thread.
 #include "emulation/engine.h"
 
-#include <utility>
-
 #include "block.h"
 
 namespace grist::emu {
@@ -49,13 +47,6 @@ std::uint32_t shared_address(const void* p, Where where) {
   const SharedMemory& shared = block().shared();
   if (!shared.contains(p, 0)) fail("not a pointer into dynamic shared memory", where);
   return shared.address(p);
-}
-
-void defer(std::function<void()> work) {
-  block().defer(std::move(work));
-}
-void progress() {
-  block().progress();
 }
 
 int lane() {

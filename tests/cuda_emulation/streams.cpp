@@ -11,6 +11,7 @@
 #include <mutex>
 #include <vector>
 
+#include "device_memory.h"
 #include "random.h"
 #include "state.h"
 
@@ -67,6 +68,12 @@ bool is_default(cudaStream_t s) {
   return s == nullptr || s == cudaStreamLegacy || s == cudaStreamPerThread;
 }
 
+cudaError_t perform(const Work& work) {
+  if (!work) return cudaSuccess;
+  const DeviceAccess access;
+  return work();
+}
+
 // Does one piece of a random stream; false: none may start now.
 bool step(std::unique_lock<std::mutex>& lock) {
   Queues& q = queues();
@@ -79,7 +86,7 @@ bool step(std::unique_lock<std::mutex>& lock) {
   s->running = true;
   const Work work = s->queue.front().work;
   lock.unlock();
-  const cudaError_t result = work ? work() : cudaSuccess;
+  const cudaError_t result = perform(work);
   lock.lock();
   s->queue.pop_front();
   s->running = false;
@@ -132,7 +139,7 @@ cudaError_t put(cudaStream_t stream, CUstream_st::Piece piece) {
       sched_yield();
     }
   }
-  return piece.work ? piece.work() : cudaSuccess;
+  return perform(piece.work);
 }
 
 }  // namespace
