@@ -11,22 +11,7 @@ folder=build/smoke
 seconds=${GRIST_SMOKE_SECONDS:-60}
 
 rm -rf "$folder"
-mkdir -p "$folder"
-git ls-files -z '*.md' '*.h' '*.cpp' '*.py' '*.sh' | python3 -c '
-import json, sys
-for i, name in enumerate(sorted(filter(None, sys.stdin.read().split("\0")))):
-    with open(name, encoding="utf-8") as file:
-        line = json.dumps({"id": name, "text": file.read()})
-    with open(sys.argv[1] + ("validation" if i % 10 == 0 else "train") + ".jsonl", "a") as out:
-        print(line, file=out)
-' "$folder/"
-
-"$grist" tokenizer train --input "$folder/train.jsonl" --vocab-size 1024 \
-  --output "$folder"
-for part in train validation; do
-  "$grist" prepare --input "$folder/$part.jsonl" --tokenizer "$folder/tokenizer.json" \
-    --output "$folder/$part"
-done
+scripts/repository_tokens.sh "$grist" "$folder"
 
 cat >"$folder/config.yaml" <<YAML
 seed: 1

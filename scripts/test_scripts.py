@@ -20,6 +20,7 @@ import check_layers  # noqa: E402
 import compare_compression  # noqa: E402
 import kernel_resources  # noqa: E402
 import plot_loss  # noqa: E402
+from test_gpu_check import GpuCheck, Judgement  # noqa: E402, F401
 from test_slurm import Slurm  # noqa: E402, F401
 
 spec = importlib.util.spec_from_file_location("corpus", SCRIPTS / "corpus/fetch_public_domain.py")

@@ -24,7 +24,7 @@ constexpr int kThreads = 256;
 // a thread.
 __global__ void __launch_bounds__(kThreads)
     row_blocks_kernel(RowBlock* blocks, int* count, const std::int32_t* cu_seqlens, int documents,
-                      int rows) {
+                      int rows, bool last_first) {
   __shared__ int ends[kThreads];  // blocks of this round's documents up to and with each
   const int thread = static_cast<int>(threadIdx.x);
   int done = 0;
@@ -49,7 +49,8 @@ __global__ void __launch_bounds__(kThreads)
         else
           low = middle + 1;
       }
-      blocks[done + i] = {first + low, (ends[low] - 1 - i) * rows};
+      const int begin = low > 0 ? ends[low - 1] : 0;
+      blocks[done + i] = {first + low, (last_first ? ends[low] - 1 - i : i - begin) * rows};
     }
     done += total;
     __syncthreads();
@@ -75,13 +76,14 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 RowBlocks make_row_blocks(const Context& ctx, const ConstTensorView& cu_seqlens, std::int64_t N,
-                          int rows_per_block) {
+                          int rows_per_block, Order order) {
   const std::int64_t documents = cu_seqlens.shape[0] - 1;
   const std::int64_t bound = N / rows_per_block + (documents < N ? documents : N);
   auto* blocks = ctx.scratch->allocate<RowBlock>(bound);
   auto* count = ctx.scratch->allocate<int>(1);
   launch(row_blocks_kernel, 1, kThreads, 0, stream_of(ctx), blocks, count,
-         cu_seqlens.as<std::int32_t>(), static_cast<int>(documents), rows_per_block);
+         cu_seqlens.as<std::int32_t>(), static_cast<int>(documents), rows_per_block,
+         order == Order::last_first);
   return {blocks, count, bound};
 }
 
@@ -113,6 +115,9 @@ void attention_forward(const Context& ctx, const ops::AttentionForward& a) {
     set_inputs<T>(f, a);
     f.o = attention::device_pointer<T>(a.o);
     f.lse = a.lse.as<float>();
+    if constexpr (std::is_same_v<T, bf16>) {
+      if (attention::mma::forward(ctx, a, f)) return;
+    }
     attention::scalar::forward<T>(ctx, a, f);
   });
 }
@@ -133,6 +138,9 @@ void attention_backward(const Context& ctx, const ops::AttentionBackward& a) {
     b.delta = ctx.scratch->allocate<float>(rows);
     launch(attention::delta_kernel<T>, blocks_for(rows, attention::kThreads / kWarp),
            attention::kThreads, 0, stream_of(ctx), b.delta, b.o, b.do_, rows, b.Dh);
+    if constexpr (std::is_same_v<T, bf16>) {
+      if (attention::mma::backward(ctx, a, b)) return;
+    }
     attention::scalar::backward<T>(ctx, a, b);
   });
 }

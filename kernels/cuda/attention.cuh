@@ -37,10 +37,11 @@ struct RowBlocks {
   const int* count;
   std::int64_t bound;
 };
-// cu_seqlens (S+1), its last value is N. Documents in order, the last block of each first: in
-// forward and dq it is the longest.
+// A document's longest block of work comes first: the last of the queries, the first of the keys.
+enum class Order { first_first, last_first };
+// cu_seqlens (S+1), its last value is N.
 RowBlocks make_row_blocks(const Context& ctx, const ConstTensorView& cu_seqlens, std::int64_t N,
-                          int rows_per_block);
+                          int rows_per_block, Order order);
 
 template <class T> struct Operands {
   const T *q, *k, *v;
@@ -86,5 +87,11 @@ void forward(const Context& ctx, const ops::AttentionForward& a, const ForwardOp
 template <class T>
 void backward(const Context& ctx, const ops::AttentionBackward& a, const BackwardOperands<T>& b);
 }  // namespace scalar
+
+// bf16 on tensor cores. False, and nothing done, for head sizes that it does not know.
+namespace mma {
+bool forward(const Context& ctx, const ops::AttentionForward& a, const ForwardOperands<bf16>& f);
+bool backward(const Context& ctx, const ops::AttentionBackward& a, const BackwardOperands<bf16>& b);
+}  // namespace mma
 
 }  // namespace grist::cuda::attention

@@ -85,7 +85,8 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 template <class T>
 void forward(const Context& ctx, const ops::AttentionForward& a, const ForwardOperands<T>& f) {
-  const RowBlocks queries = make_row_blocks(ctx, a.cu_seqlens_q, a.q.shape[0], kTile);
+  const RowBlocks queries =
+      make_row_blocks(ctx, a.cu_seqlens_q, a.q.shape[0], kTile, Order::last_first);
   for_parts(f.Dh, [&](auto parts) {
     launch(forward_kernel<T, parts()>, static_cast<unsigned>(queries.bound * f.H), kThreads,
            sizeof(ForwardShared<parts()>), stream_of(ctx), f, queries.blocks, queries.count);

@@ -114,8 +114,10 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 template <class T>
 void backward(const Context& ctx, const ops::AttentionBackward& a, const BackwardOperands<T>& b) {
-  const RowBlocks queries = make_row_blocks(ctx, a.cu_seqlens_q, a.q.shape[0], kTile);
-  const RowBlocks keys = make_row_blocks(ctx, a.cu_seqlens_k, a.k.shape[0], kTile);
+  const RowBlocks queries =
+      make_row_blocks(ctx, a.cu_seqlens_q, a.q.shape[0], kTile, Order::last_first);
+  const RowBlocks keys =
+      make_row_blocks(ctx, a.cu_seqlens_k, a.k.shape[0], kTile, Order::first_first);
   for_parts(b.Dh, [&](auto parts) {
     const std::size_t smem = sizeof(BackwardShared<parts()>);
     launch(dkv_kernel<T, parts()>, static_cast<unsigned>(keys.bound * b.Hkv), kThreads, smem,

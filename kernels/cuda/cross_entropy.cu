@@ -13,6 +13,7 @@
 #include <algorithm>
 
 #include "device.cuh"
+#include "grouped_matmul.cuh"
 #include "kernels/backends.h"
 #include "launch.h"
 
@@ -129,6 +130,23 @@ __global__ void __launch_bounds__(kThreads)
   });
 }
 
+// logits = x W^T: fp32 also where x and W are bf16.
+void multiply_logits(const Context& ctx, const TensorView& logits, const ConstTensorView& x,
+                     const ops::WeightView& w) {
+  if (x.dtype == DType::f32) {
+    cuda::linear_forward(ctx, {.y = logits, .x = x, .w = w});
+    return;
+  }
+  const ScratchScope scope(ctx.scratch);
+  const std::int64_t D = x.shape[1], V = w.shape[0];
+  const Matmul<bf16, bf16> p{.a = {elements<bf16>(x), D},
+                             .b = {reinterpret_cast<const bf16*>(w.data), D},
+                             .rows = to_int(x.shape[0]),
+                             .cols = to_int(V),
+                             .depth = to_int(D)};
+  multiply<Form::forward>(ctx, p, Store<float>{logits.as<float>(), V});
+}
+
 }  // namespace
 
 void linear_cross_entropy(const Context& ctx, const ops::LinearCrossEntropy& a) {
@@ -150,7 +168,7 @@ void linear_cross_entropy(const Context& ctx, const ops::LinearCrossEntropy& a) 
     const std::int64_t end = std::min(N, begin + chunk);
     const TensorView logits = rows(logit_space, 0, end - begin);
     const ConstTensorView x = rows(a.x, begin, end);
-    cuda::linear_forward(ctx, {.y = logits, .x = x, .w = a.w});
+    multiply_logits(ctx, logits, x, a.w);
     for_dtype(a.x.dtype, [&](auto type) {
       using T = decltype(type);
       launch(loss_kernel<T>, blocks_for(end - begin, 1), kThreads, 0, stream_of(ctx),

@@ -1,4 +1,5 @@
-// Linear layer: products of one group.
+// Linear layer: by cuBLAS where it can be opened, else as the product of one group.
+#include "cublas.h"
 #include "grouped_matmul.cuh"
 #include "kernels/backends.h"
 #include "sm90/grouped_matmul.h"
@@ -22,6 +23,7 @@ template <class F> void for_dtypes(DType x, DType y, F&& f) {
 }  // namespace
 
 void linear_forward(const Context& ctx, const ops::LinearForward& a) {
+  if (cublas::linear_forward(ctx, a)) return;
   if (sm90::linear_forward(ctx, a)) return;
   const ScratchScope scope(ctx.scratch);
   const std::int64_t N = a.x.shape[0], I = a.x.shape[1], O = a.y.shape[1];
@@ -38,6 +40,7 @@ void linear_forward(const Context& ctx, const ops::LinearForward& a) {
 }
 
 void linear_backward_input(const Context& ctx, const ops::LinearBackwardInput& a) {
+  if (cublas::linear_backward_input(ctx, a)) return;
   if (sm90::linear_backward_input(ctx, a)) return;
   const ScratchScope scope(ctx.scratch);
   const std::int64_t N = a.dx.shape[0], I = a.dx.shape[1], O = a.dy.shape[1];
@@ -55,6 +58,7 @@ void linear_backward_input(const Context& ctx, const ops::LinearBackwardInput& a
 }
 
 void linear_backward_weight(const Context& ctx, const ops::LinearBackwardWeight& a) {
+  if (cublas::linear_backward_weight(ctx, a)) return;
   if (sm90::linear_backward_weight(ctx, a)) return;
   const ScratchScope scope(ctx.scratch);
   const std::int64_t N = a.x.shape[0], O = a.dw.shape[0], I = a.dw.shape[1];

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "grist/core/device.h"
+#include "kernels/cuda/launch.h"
 #include "support/compare.h"
 
 namespace grist::test {
@@ -57,6 +58,18 @@ class CudaContext {
 
 // Calls cuda::enable() once; false: no device here, and why. The test program's main() ends then.
 bool enable_cuda(std::string& why);
+
+// While it lives, kernels are chosen as on a device of this compute capability.
+class AsDevice {
+ public:
+  explicit AsDevice(int capability) : before_(cuda::override_compute_capability(capability)) {}
+  ~AsDevice() { cuda::override_compute_capability(before_); }
+  AsDevice(const AsDevice&) = delete;
+  AsDevice& operator=(const AsDevice&) = delete;
+
+ private:
+  int before_;
+};
 
 // The nearest bf16, ties to even; and back.
 inline Bf16 to_bf16(float x) {

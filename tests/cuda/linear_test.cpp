@@ -7,11 +7,13 @@
 #include <cstring>
 
 #include "cuda/fixture.h"
+#include "kernels/cuda/cublas.h"
 #include "ops/linear_reference.h"
 
 namespace grist {
 namespace {
 
+using cuda::DenseMatmul;
 using test::chain_tolerance;
 using test::count;
 using test::normals;
@@ -23,6 +25,8 @@ using Floats = std::vector<float>;
 struct Case {
   std::int64_t N, I, O;
   DType x, y;  // of x and dx; of y, dy and w
+  DenseMatmul matmul = DenseMatmul::own;
+  int capability = 80;
 };
 
 ops::WeightView weight(const OnDevice& w) {
@@ -42,6 +46,9 @@ test::Tolerance stored_tolerance(std::int64_t length, DType dtype) {
 
 class CudaLinear : public ::testing::TestWithParam<Case> {
  protected:
+  CudaLinear() { cuda::set_dense_matmul(GetParam().matmul); }
+  ~CudaLinear() override { cuda::set_dense_matmul(DenseMatmul::automatic); }
+  test::AsDevice device{GetParam().capability};
   std::int64_t N = GetParam().N, I = GetParam().I, O = GetParam().O;
   DType x_type = GetParam().x, y_type = GetParam().y;
   Floats x = rounded_to_bf16(normals(N * I, "x")), dy = rounded_to_bf16(normals(N * O, "dy")),
@@ -104,6 +111,7 @@ TEST_P(CudaLinear, WeightGradientMatchesFormulaAndAccumulates) {
 }
 
 TEST_P(CudaLinear, RowsDoNotDependOnOtherRows) {
+  if (GetParam().matmul == DenseMatmul::cublas) return;  // not promised
   const test::CudaContext ctx;
   const OnDevice x_(*ctx, x, {N, I}, x_type), w_(*ctx, w, {O, I}, y_type);
   const OnDevice y(*ctx, y_type, {N, O}), alone(*ctx, y_type, {1, O});
@@ -118,7 +126,14 @@ TEST_P(CudaLinear, RowsDoNotDependOnOtherRows) {
   }
 }
 
+std::string name_of_case(const ::testing::TestParamInfo<Case>& tested) {
+  const Case& c = tested.param;
+  return std::string(name_of(c.x)) + "_" + name_of(c.y) + "_" + std::to_string(c.N) + "_" +
+         std::to_string(c.I) + "_" + std::to_string(c.O);
+}
+
 constexpr DType f32 = DType::f32, bf16 = DType::bf16;
+constexpr DenseMatmul kCublas = DenseMatmul::cublas;
 INSTANTIATE_TEST_SUITE_P(Shapes, CudaLinear,
                          ::testing::Values(Case{1, 1, 1, f32, f32}, Case{3, 257, 5, f32, f32},
                                            Case{64, 96, 31, f32, f32}, Case{65, 16, 64, f32, f32},
@@ -129,12 +144,21 @@ INSTANTIATE_TEST_SUITE_P(Shapes, CudaLinear,
                                            Case{128, 200, 128, bf16, bf16},
                                            Case{129, 192, 200, bf16, bf16},
                                            Case{300, 24, 16, bf16, bf16}),
-                         [](const auto& tested) {
-                           const Case& c = tested.param;
-                           return std::string(name_of(c.x)) + "_" + name_of(c.y) + "_" +
-                                  std::to_string(c.N) + "_" + std::to_string(c.I) + "_" +
-                                  std::to_string(c.O);
-                         });
+                         name_of_case);
+INSTANTIATE_TEST_SUITE_P(Cublas, CudaLinear,
+                         ::testing::Values(Case{1, 1, 1, bf16, bf16, kCublas},
+                                           Case{5, 3, 17, bf16, bf16, kCublas},
+                                           Case{29, 64, 40, bf16, bf16, kCublas},
+                                           Case{70, 40, 16, bf16, f32, kCublas}),
+                         name_of_case);
+constexpr DenseMatmul kOwn = DenseMatmul::own;
+INSTANTIATE_TEST_SUITE_P(Hopper, CudaLinear,
+                         ::testing::Values(Case{5, 3, 17, bf16, bf16, kOwn, 90},
+                                           Case{1, 8, 8, bf16, bf16, kOwn, 90},
+                                           Case{127, 40, 136, bf16, bf16, kOwn, 90},
+                                           Case{129, 192, 264, bf16, bf16, kOwn, 90},
+                                           Case{300, 24, 16, bf16, bf16, kOwn, 90}),
+                         name_of_case);
 
 // The chain of ops/linear.h by hand.
 TEST(CudaLinearBits, EveryFp32OutputIsOneFusedChainInAscendingOrder) {

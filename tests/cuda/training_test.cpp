@@ -106,5 +106,39 @@ TEST(CudaTraining, RecomputationChangesNoBit) {
   }
 }
 
+struct Sizes {
+  int world;
+  std::int64_t ep, zero;
+};
+
+TrialResult trial(Config c, const Sizes& s, std::int64_t steps) {
+  c.parallel.expert_model_parallel_size = s.ep;
+  c.parallel.zero_stage = s.zero;
+  return trial(c, steps, s.world);
+}
+
+// Ranks are threads here, with one GPU between them: rows and gradients travel through host memory.
+TEST(CudaRanks, ComputeWhatOneRankComputes) {
+  const Config c = tiny("cuda", "fp32");
+  const TrialResult one = trial(c, {1, 1, 0}, 4);
+  for (const Sizes& s : {Sizes{2, 1, 1}, {2, 2, 0}, {4, 2, 1}, {4, 4, 1}}) {
+    const Agreement a = compare_trials(one, trial(c, s, 4), false);
+    EXPECT_TRUE(a.ok) << "world " << s.world << " ep " << s.ep << "\n" << a.text;
+  }
+}
+
+TEST(CudaRanks, AreTheSameBitsWhenElastic) {
+  for (const char* precision : {"fp32", "bf16"}) {
+    Config c = tiny("cuda", precision);
+    c.train.global_batch_size = 16;  // a micro-batch a lane
+    c.parallel.deterministic = "elastic";
+    const TrialResult one = trial(c, {1, 1, 0}, 2);
+    for (const Sizes& s : {Sizes{2, 2, 1}, {4, 2, 0}, {4, 4, 1}}) {
+      const Agreement a = compare_trials(one, trial(c, s, 2), true);
+      EXPECT_TRUE(a.ok) << precision << " world " << s.world << " ep " << s.ep << "\n" << a.text;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace grist::train

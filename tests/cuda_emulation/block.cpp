@@ -246,11 +246,21 @@ bool Block::wake_pollers() {
     sched_yield();
   }
   progress_ = polls_others_ = false;
+  make_pollers_ready();
+  return ready_warps_ != 0;
+}
+
+void Block::make_pollers_ready() {
   for (int w = 0; w < kMaxWarps; ++w) {
     Warp& warp = warps_[static_cast<std::size_t>(w)];
     make_ready(w, std::exchange(warp.polling, 0U));
   }
-  return ready_warps_ != 0;
+}
+
+void Block::progress() {
+  progress_ = true;
+  const Order order = grid_->options.order;
+  if (order != Order::forward && order != Order::reverse) make_pollers_ready();
 }
 
 // Continues `next`; null: the block's end. A dying context never comes back.

@@ -96,8 +96,9 @@ class Block {
   BarrierSums barrier(int id, int threads, bool predicate, bool wait, Where where);
   void pause(Where where, bool for_others);
   void defer(std::function<void()> work);
-  // A waiting loop's condition may have changed: those that poll look again.
-  void progress() { progress_ = true; }
+  // A waiting loop's condition may have changed: those that poll look again, in random orders even
+  // while others have work.
+  void progress();
   [[noreturn]] void fail(const std::string& what, Where where);
   [[noreturn]] void thread_main();
   Thread& current() { return *current_; }
@@ -116,6 +117,7 @@ class Block {
   int pick_warp();
   int pick_lane(unsigned ready);
   bool wake_pollers();
+  void make_pollers_ready();
   bool run_deferred();
   void block_current(State state, const char* doing, Where where);
   void make_ready(int warp, unsigned lanes);

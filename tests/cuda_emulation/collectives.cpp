@@ -24,7 +24,6 @@ void Block::warp_collective(const char* name, unsigned mask, Combine combine, vo
   Thread& t = *current_;
   Warp& w = warps_[static_cast<std::size_t>(t.warp())];
   const unsigned me = 1U << t.lane();
-  const std::string call = "";
   if ((mask & me) == 0) fail(std::string(name) + " whose mask lacks the caller's own lane", where);
   if ((mask & ~w.live) != 0)
     fail(std::string(name) + " whose mask " + hex(mask) +

@@ -15,6 +15,10 @@ namespace grist::emu {
 
 #ifdef __SANITIZE_ADDRESS__
 void watch_faults_of_this_os_thread() {}  // the sanitizer reports them better
+// Threads of a failed block never leave their functions, nor free what these hold.
+extern "C" const char* __lsan_default_suppressions() {
+  return "leak:grist::emu::Block::thread_main\n";
+}
 #else
 
 namespace {

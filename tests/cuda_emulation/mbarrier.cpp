@@ -41,9 +41,9 @@ void keep(ptx::Barrier* b, Phase s) {
   if (s.pending == 0 && s.bytes == 0) {  // the phase ends
     s.pending = s.count;
     s.parity ^= 1U;
+    find_this_block()->progress();
   }
   b->state = packed(s);
-  find_this_block()->progress();
 }
 
 void arrive(ptx::Barrier* b, std::uint32_t bytes, Where where) {

@@ -1,9 +1,6 @@
 // schedules() and use() of tests/cuda/fixture.h for the emulation.
-#include <mutex>
-
 #include "cuda/fixture.h"
 #include "emulation/control.h"
-#include "kernels/backends.h"
 
 namespace grist::test {
 
@@ -22,13 +19,6 @@ void use(const Schedule& s) {
   o.async = static_cast<emu::Async>(s.async);
   o.seed = s.seed;
   emu::set_options(o);
-}
-
-bool enable_cuda(std::string& why) {
-  static std::string reason;
-  static const bool enabled = cuda::enable(0, reason);
-  why = reason;
-  return enabled;
 }
 
 }  // namespace grist::test

@@ -8,6 +8,7 @@
 #include "grist/core/error.h"
 #include "ops/dispatch_reference.h"
 #include "ops/gather_reference.h"
+#include "support/compare.h"
 
 namespace grist {
 namespace {

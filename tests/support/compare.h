@@ -51,6 +51,23 @@ inline ::testing::AssertionResult close(const std::vector<float>& got,
   return close(got.data(), want.data(), static_cast<std::int64_t>(got.size()), t);
 }
 
+// For results of operands in bf16: `size` holds the sums of the absolute values behind each result.
+// Rounding to bf16 changes a value by up to 2^-8 of it; `times` is how often in a row that happens
+// to the values summed and to the result.
+inline ::testing::AssertionResult close_to_sums(const std::vector<float>& got,
+                                                const std::vector<double>& want,
+                                                const std::vector<double>& size, int times) {
+  if (got.size() != want.size())
+    return ::testing::AssertionFailure() << got.size() << " values, want " << want.size();
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    const double bound = std::ldexp(size[i], -8) * times + 1e-6;
+    if (!(std::abs(static_cast<double>(got[i]) - want[i]) <= bound))
+      return ::testing::AssertionFailure() << "first wrong index " << i << ": got " << got[i]
+                                           << ", want " << want[i] << ", within " << bound;
+  }
+  return ::testing::AssertionSuccess();
+}
+
 // Reproducible normal numbers: a function of the name and the index.
 inline std::vector<float> normals(std::int64_t n, const std::string& name, float scale = 1.0F) {
   const Random random(7, name);
