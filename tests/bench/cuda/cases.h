@@ -1,8 +1,8 @@
 #pragma once
 // What the GPU's benchmark measures, by family. Shapes are those of real models; `tiny` ones only
 // show that everything runs.
-#include "cublas.h"
 #include "gpu.h"
+#include "kernels/cuda/cublas.h"
 
 namespace grist::bench {
 
@@ -34,13 +34,20 @@ struct Sizes {
   }
 };
 
-// `cublas` may be null: then nothing stands beside ours.
 struct Bench {
   const Context& ctx;
   Table& table;
   const Sizes& sizes;
-  Cublas* cublas;
+  bool cublas = false;  // is there; else nothing stands beside our products
 };
+
+// `run` with dense products by our kernels or by cuBLAS.
+template <class F> std::function<void()> with(cuda::DenseMatmul choice, F run) {
+  return [choice, run] {
+    cuda::set_dense_matmul(choice);
+    run();
+  };
+}
 
 void measure_rows(const Bench& b);     // norm, rope, swiglu, embedding, gathers
 void measure_flat(const Bench& b);     // optimizer, sums, conversions

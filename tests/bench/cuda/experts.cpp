@@ -61,14 +61,15 @@ struct Layer {
   }
   // product(rows of expert, first row, expert) for each.
   template <class Product> std::vector<Way> loop(Product product) const {
-    if (bench.cublas == nullptr) return {};
-    return {{"cuBLAS, a loop over the experts", [this, product] {
-               for (std::int64_t e = 0; e < E; ++e) {
-                 const std::int64_t first = host_offsets[static_cast<std::size_t>(e)];
-                 const std::int64_t n = host_offsets[static_cast<std::size_t>(e + 1)] - first;
-                 if (n > 0) product(n, first, e);
-               }
-             }}};
+    if (!bench.cublas) return {};
+    const auto all = [this, product] {
+      for (std::int64_t e = 0; e < E; ++e) {
+        const std::int64_t first = host_offsets[static_cast<std::size_t>(e)];
+        const std::int64_t n = host_offsets[static_cast<std::size_t>(e + 1)] - first;
+        if (n > 0) product(n, first, e);
+      }
+    };
+    return {{"cuBLAS, a loop over the experts", with(cuda::DenseMatmul::cublas, all)}};
   }
   double flops(double products) const {
     return 2.0 * products * static_cast<double>(R) * static_cast<double>(D * F);
@@ -89,9 +90,16 @@ struct Layer {
   std::string text;
 };
 
-template <class T> void* at(const T& v, std::int64_t row, std::int64_t width) {
-  return reinterpret_cast<std::byte*>(v.data) +
-         static_cast<std::size_t>(row * width) * size_of(v.dtype);
+// n rows of `width` elements from row `first` on.
+TensorView part(const TensorView& v, std::int64_t first, std::int64_t n, std::int64_t width) {
+  auto* begin = static_cast<std::byte*>(v.data);
+  return {begin + static_cast<std::size_t>(first * width) * size_of(v.dtype), v.dtype, {n, width}};
+}
+ops::WeightView of_expert(const ops::WeightView& w, std::int64_t e) {
+  ops::WeightView one = w;
+  one.shape = {w.shape[1], w.shape[2]};
+  one.data += static_cast<std::size_t>(e * one.shape.numel()) * size_of(w.dtype);
+  return one;
 }
 
 void measure_forward(const Layer& l) {
@@ -112,8 +120,9 @@ void measure_forward(const Layer& l) {
                                                         .w = l.w13});
                        },
                    .alternatives = l.loop([&](std::int64_t n, std::int64_t r, std::int64_t e) {
-                     b.cublas->forward(at(l.dz, r, 2 * F), at(l.rows, r, D),
-                                       at(l.w13, e * 2 * F, D), {n, D, 2 * F});
+                     cuda::cublas::linear_forward(b.ctx, {.y = part(l.dz, r, n, 2 * F),
+                                                          .x = part(l.rows, r, n, D),
+                                                          .w = of_expert(l.w13, e)});
                    })});
   b.table.measure(
       {.kernel = "expert_down_forward",
@@ -126,7 +135,8 @@ void measure_forward(const Layer& l) {
                  b.ctx, {.y = l.rows, .a = l.a, .expert_offsets = l.offsets, .w = l.w2});
            },
        .alternatives = l.loop([&](std::int64_t n, std::int64_t r, std::int64_t e) {
-         b.cublas->forward(at(l.rows, r, D), at(l.a, r, F), at(l.w2, e * D, F), {n, F, D});
+         cuda::cublas::linear_forward(
+             b.ctx, {.y = part(l.rows, r, n, D), .x = part(l.a, r, n, F), .w = of_expert(l.w2, e)});
        })});
 }
 
@@ -134,40 +144,42 @@ void measure_backward(const Layer& l) {
   const Bench& b = l.bench;
   const std::int64_t D = l.D, F = l.F;
   const auto d = static_cast<double>(D), f = static_cast<double>(F);
-  b.table.measure(
-      {.kernel = "expert_down_backward",
-       .shape = l.text,
-       .flops = l.flops(1),
-       .bytes = l.bytes(d + 5 * f, 2 * d * f),
-       .run =
-           [&] {
-             ops::expert_down_backward(b.ctx, {.dz = l.dz,
-                                               .weighted_a = l.a,
-                                               .drow_weight = l.drow_weight,
-                                               .dy = l.x,
-                                               .z = l.z,
-                                               .row_token = l.row_token,
-                                               .row_weight = l.row_weight,
-                                               .expert_offsets = l.offsets,
-                                               .w = l.w2});
-           },
-       .alternatives = l.loop([&](std::int64_t n, std::int64_t r, std::int64_t e) {
-         b.cublas->backward_input(at(l.a, r, F), at(l.rows, r, D), at(l.w2, e * D, F), {n, F, D});
-       })});
-  b.table.measure({.kernel = "expert_up_backward",
+  b.table.measure({.kernel = "expert_down_backward",
                    .shape = l.text,
-                   .flops = l.flops(2),
-                   .bytes = l.bytes(d + 2 * f, 4 * d * f),
+                   .flops = l.flops(1),
+                   .bytes = l.bytes(d + 5 * f, 2 * d * f),
                    .run =
                        [&] {
-                         ops::expert_up_backward(
-                             b.ctx,
-                             {.dx = l.rows, .dz = l.z, .expert_offsets = l.offsets, .w = l.w13});
+                         ops::expert_down_backward(b.ctx, {.dz = l.dz,
+                                                           .weighted_a = l.a,
+                                                           .drow_weight = l.drow_weight,
+                                                           .dy = l.x,
+                                                           .z = l.z,
+                                                           .row_token = l.row_token,
+                                                           .row_weight = l.row_weight,
+                                                           .expert_offsets = l.offsets,
+                                                           .w = l.w2});
                        },
                    .alternatives = l.loop([&](std::int64_t n, std::int64_t r, std::int64_t e) {
-                     b.cublas->backward_input(at(l.rows, r, D), at(l.z, r, 2 * F),
-                                              at(l.w13, e * 2 * F, D), {n, D, 2 * F});
+                     cuda::cublas::linear_backward_input(b.ctx, {.dx = part(l.a, r, n, F),
+                                                                 .dy = part(l.rows, r, n, D),
+                                                                 .w = of_expert(l.w2, e)});
                    })});
+  b.table.measure(
+      {.kernel = "expert_up_backward",
+       .shape = l.text,
+       .flops = l.flops(2),
+       .bytes = l.bytes(d + 2 * f, 4 * d * f),
+       .run =
+           [&] {
+             ops::expert_up_backward(
+                 b.ctx, {.dx = l.rows, .dz = l.z, .expert_offsets = l.offsets, .w = l.w13});
+           },
+       .alternatives = l.loop([&](std::int64_t n, std::int64_t r, std::int64_t e) {
+         cuda::cublas::linear_backward_input(
+             b.ctx,
+             {.dx = part(l.rows, r, n, D), .dy = part(l.z, r, n, 2 * F), .w = of_expert(l.w13, e)});
+       })});
 }
 
 void measure_gradients(const Layer& l) {
@@ -187,8 +199,10 @@ void measure_gradients(const Layer& l) {
                                                              .expert_offsets = l.offsets});
                        },
                    .alternatives = l.loop([&](std::int64_t n, std::int64_t r, std::int64_t e) {
-                     b.cublas->backward_weight(static_cast<float*>(at(l.dw13, e * 2 * F, D)),
-                                               at(l.z, r, 2 * F), at(l.rows, r, D), {n, D, 2 * F});
+                     cuda::cublas::linear_backward_weight(b.ctx,
+                                                          {.dw = part(l.dw13, e * 2 * F, 2 * F, D),
+                                                           .dy = part(l.z, r, n, 2 * F),
+                                                           .x = part(l.rows, r, n, D)});
                    })});
   b.table.measure({.kernel = "expert_weight_gradient",
                    .shape = fmt::format("R={} E={} O={} I={}", l.R, l.E, D, F),
@@ -203,8 +217,9 @@ void measure_gradients(const Layer& l) {
                                                              .expert_offsets = l.offsets});
                        },
                    .alternatives = l.loop([&](std::int64_t n, std::int64_t r, std::int64_t e) {
-                     b.cublas->backward_weight(static_cast<float*>(at(l.dw2, e * D, F)),
-                                               at(l.rows, r, D), at(l.a, r, F), {n, F, D});
+                     cuda::cublas::linear_backward_weight(b.ctx, {.dw = part(l.dw2, e * D, D, F),
+                                                                  .dy = part(l.rows, r, n, D),
+                                                                  .x = part(l.a, r, n, F)});
                    })});
 }
 

@@ -19,38 +19,34 @@ double bytes_of(std::initializer_list<ConstTensorView> operands) {
   return sum;
 }
 
-void measure_layer(const Bench& b, const Products& p) {
+// Our kernel, and cuBLAS beside it.
+void measure_product(const Bench& b, Case c, const std::function<void()>& run) {
+  c.run = with(cuda::DenseMatmul::own, run);
+  if (b.cublas) c.alternatives = {{"cuBLAS", with(cuda::DenseMatmul::cublas, run)}};
+  b.table.measure(c);
+}
+
+// y = x W^T for x (N, I), W (O, I).
+void measure_layer(const Bench& b, std::int64_t I, std::int64_t O) {
+  const std::int64_t N = b.sizes.N;
   Operands o(b.ctx);
-  const TensorView x = o.normals(A, {p.N, p.I}), y = o.normals(A, {p.N, p.O}),
-                   dx = o.empty(A, {p.N, p.I}), dw = o.zeros(DType::f32, {p.O, p.I});
-  const ops::WeightView w = o.weight({p.O, p.I});
+  const TensorView x = o.normals(A, {N, I}), y = o.empty(A, {N, O}), dy = o.normals(A, {N, O}),
+                   dx = o.empty(A, {N, I}), dw = o.zeros(DType::f32, {O, I});
+  const ops::WeightView w = o.weight({O, I});
   const ConstTensorView weight(w.data, w.dtype, w.shape);
-  const std::string text = fmt::format("N={} I={} O={}", p.N, p.I, p.O);
-  const double flops = 2.0 * static_cast<double>(p.N) * static_cast<double>(p.I * p.O);
-  const auto way = [&](auto product) {
-    return b.cublas == nullptr ? std::vector<Way>{} : std::vector<Way>{{"cuBLAS", product}};
+  const auto product = [&](const char* kernel, std::initializer_list<ConstTensorView> operands) {
+    return Case{.kernel = kernel,
+                .shape = fmt::format("N={} I={} O={}", N, I, O),
+                .flops = 2.0 * static_cast<double>(N) * static_cast<double>(I * O),
+                .bytes = bytes_of(operands),
+                .run = {}};
   };
-  const TensorView out = o.empty(A, {p.N, p.O});
-  b.table.measure({.kernel = "linear_forward",
-                   .shape = text,
-                   .flops = flops,
-                   .bytes = bytes_of({x, weight, out}),
-                   .run = [&] { ops::linear_forward(b.ctx, {.y = out, .x = x, .w = w}); },
-                   .alternatives = way([&] { b.cublas->forward(out.data, x.data, w.data, p); })});
-  b.table.measure(
-      {.kernel = "linear_backward_input",
-       .shape = text,
-       .flops = flops,
-       .bytes = bytes_of({y, weight, dx}),
-       .run = [&] { ops::linear_backward_input(b.ctx, {.dx = dx, .dy = y, .w = w}); },
-       .alternatives = way([&] { b.cublas->backward_input(dx.data, y.data, w.data, p); })});
-  b.table.measure(
-      {.kernel = "linear_backward_weight",
-       .shape = text,
-       .flops = flops,
-       .bytes = bytes_of({y, x, dw, dw}),
-       .run = [&] { ops::linear_backward_weight(b.ctx, {.dw = dw, .dy = y, .x = x}); },
-       .alternatives = way([&] { b.cublas->backward_weight(dw.as<float>(), y.data, x.data, p); })});
+  measure_product(b, product("linear_forward", {x, weight, y}),
+                  [&] { ops::linear_forward(b.ctx, {.y = y, .x = x, .w = w}); });
+  measure_product(b, product("linear_backward_input", {dy, weight, dx}),
+                  [&] { ops::linear_backward_input(b.ctx, {.dx = dx, .dy = dy, .w = w}); });
+  measure_product(b, product("linear_backward_weight", {dy, x, dw, dw}),
+                  [&] { ops::linear_backward_weight(b.ctx, {.dw = dw, .dy = dy, .x = x}); });
 }
 
 void measure_router_layer(const Bench& b) {
@@ -80,7 +76,6 @@ void measure_router_layer(const Bench& b) {
 
 void measure_loss(const Bench& b) {
   const std::int64_t N = b.sizes.loss_tokens, D = b.sizes.D, V = b.sizes.V;
-  const Products p{N, D, V};
   Operands o(b.ctx);
   const Random random(1, "targets");
   std::vector<std::int32_t> targets;
@@ -93,39 +88,41 @@ void measure_loss(const Bench& b) {
   const ops::WeightView w = o.weight({V, D});
   std::vector<Way> alternatives;
   TensorView logits;
-  if (b.cublas != nullptr) {
-    logits = o.empty(A, {N, V});
-    alternatives.push_back({"cuBLAS, the three products alone", [&] {
-                              b.cublas->forward(logits.data, x.data, w.data, p);
-                              b.cublas->backward_input(dx.data, logits.data, w.data, p);
-                              b.cublas->backward_weight(dw.as<float>(), logits.data, x.data, p);
-                            }});
+  if (b.cublas) {
+    logits = o.normals(A, {N, V});
+    const auto products = [&] {
+      ops::linear_forward(b.ctx, {.y = logits, .x = x, .w = w});
+      ops::linear_backward_input(b.ctx, {.dx = dx, .dy = logits, .w = w});
+      ops::linear_backward_weight(b.ctx, {.dw = dw, .dy = logits, .x = x});
+    };
+    alternatives = {
+        {"cuBLAS, the three products alone", with(cuda::DenseMatmul::cublas, products)}};
   }
+  const auto loss = [&] {
+    ops::linear_cross_entropy(b.ctx, {.losses = losses,
+                                      .dx = dx,
+                                      .dw = dw,
+                                      .x = x,
+                                      .w = w,
+                                      .targets = on_device,
+                                      .grad_scale = 1e-4F});
+  };
   b.table.measure({.kernel = "linear_cross_entropy",
                    .shape = fmt::format("N={} D={} V={}", N, D, V),
                    .flops = 6.0 * static_cast<double>(N) * static_cast<double>(D * V),
                    .bytes = bytes_of({x, dx, dw, dw}) + 2.0 * static_cast<double>(D * V),
-                   .run =
-                       [&] {
-                         ops::linear_cross_entropy(b.ctx, {.losses = losses,
-                                                           .dx = dx,
-                                                           .dw = dw,
-                                                           .x = x,
-                                                           .w = w,
-                                                           .targets = on_device,
-                                                           .grad_scale = 1e-4F});
-                       },
+                   .run = with(cuda::DenseMatmul::automatic, loss),
                    .alternatives = alternatives});
 }
 
 }  // namespace
 
 void measure_linear(const Bench& b) {
-  const std::int64_t N = b.sizes.N, D = b.sizes.D;
+  const std::int64_t D = b.sizes.D;
   if (b.table.wants({"linear_forward", "linear_backward_input", "linear_backward_weight"})) {
-    measure_layer(b, {N, D, D});
-    measure_layer(b, {N, D, 2 * b.sizes.F});
-    measure_layer(b, {N, b.sizes.F, D});
+    measure_layer(b, D, D);
+    measure_layer(b, D, 2 * b.sizes.F);
+    measure_layer(b, b.sizes.F, D);
     measure_router_layer(b);
   }
   if (b.table.wants({"linear_cross_entropy"})) measure_loss(b);

@@ -19,7 +19,7 @@ using namespace grist::bench;
 struct Options {
   Effort effort;
   std::string json, filter;
-  bool tiny = false;  // shapes that only show that everything runs; no cuBLAS
+  bool tiny = false;  // shapes that only show that everything runs
 };
 
 bool parse(int argc, char** argv, Options& o) {
@@ -44,15 +44,16 @@ bool parse(int argc, char** argv, Options& o) {
   return o.effort.rounds > 0;
 }
 
-void measure_ceilings(const Context& ctx, Table& table, Cublas* cublas, bool tiny) {
+// Shares are of the faster way to the dense rate: cuBLAS where it is.
+void measure_ceilings(const Context& ctx, Table& table, bool cublas, bool tiny) {
   const std::int64_t n = tiny ? 64 : 8192;
-  const Products p{n, n, n};
   Operands o(ctx);
   const TensorView x = o.normals(DType::bf16, {n, n}), y = o.empty(DType::bf16, {n, n});
   const ops::WeightView w = o.weight({n, n});
-  const Way own{"by linear_forward", [&] { ops::linear_forward(ctx, {.y = y, .x = x, .w = w}); }};
-  const Way library{"by cuBLAS", [&] { cublas->forward(y.data, x.data, w.data, p); }};
-  table.measure_ceilings(o, cublas != nullptr ? library : own, fmt::format("N={0} I={0} O={0}", n),
+  const Way product{cublas ? "by cuBLAS" : "by linear_forward",
+                    with(cublas ? cuda::DenseMatmul::cublas : cuda::DenseMatmul::own,
+                         [&] { ops::linear_forward(ctx, {.y = y, .x = x, .w = w}); })};
+  table.measure_ceilings(o, product, fmt::format("N={0} I={0} O={0}", n),
                          2.0 * static_cast<double>(n) * static_cast<double>(n * n));
 }
 
@@ -67,13 +68,13 @@ int run(const Options& options) {
     std::fprintf(stderr, "cuda_bench: cannot write %s\n", options.json.c_str());
     return static_cast<int>(ExitCode::cannot_create);
   }
-  std::string why = "not asked with --tiny";
-  const std::unique_ptr<Cublas> cublas = options.tiny ? nullptr : Cublas::load(ctx, why);
-  if (cublas == nullptr) std::printf("without cuBLAS: %s\n", why.c_str());
+  std::string why;
+  const bool cublas = cuda::cublas::open_library(why) != nullptr;
+  if (!cublas) std::printf("without cuBLAS: %s\n", why.c_str());
   Table table(ctx, options.effort, json, options.filter);
-  measure_ceilings(ctx, table, cublas.get(), options.tiny);
+  measure_ceilings(ctx, table, cublas, options.tiny);
   const Sizes sizes = options.tiny ? Sizes::tiny() : Sizes{};
-  const Bench b{ctx, table, sizes, cublas.get()};
+  const Bench b{ctx, table, sizes, cublas};
   for (const auto family : {measure_rows, measure_flat, measure_routing, measure_linear,
                             measure_experts, measure_attention})
     family(b);
