@@ -82,8 +82,9 @@ part() { # part NAME LIMIT-IN-SECONDS COMMAND...
     failed=1
     tail -n 15 "$output/$name.log"
     ((status != 124)) || echo "gpu_check: $name was not done after $limit s"
+  elif [[ $name == training ]]; then
+    cat "$output/$name.log"
   fi
-  grep -E '^  ' "$output/$name.log" | grep -vE '^  +[0-9|]' | tail -n 12
   echo "gpu_check: $name: $( ((status == 0)) && echo ok || echo "FAILED with code $status"), \
 $((SECONDS - start)) s"
   printf '%s\t%d\t%d\n' "$name" "$status" $((SECONDS - start)) >>"$output/parts.tsv"
