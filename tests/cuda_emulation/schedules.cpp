@@ -21,6 +21,7 @@ void use(const Schedule& s) {
   emu::Options o;
   o.order = static_cast<emu::Order>(s.order);
   o.async = static_cast<emu::Async>(s.async);
+  o.streams = s.deferred ? emu::Streams::deferred : emu::Streams::immediate;
   o.seed = s.seed;
   emu::set_options(o);
 }
