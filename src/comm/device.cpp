@@ -51,7 +51,8 @@ DeviceCommunicator device_communicator(Communicator& host, CUstream_st* compute,
     if (why.empty())
       return {nccl_communicator(std::move(own), compute, *nccl), "nccl " + nccl_version(*nccl)};
     if (wanted == DeviceTransport::nccl)
-      fail(ExitCode::device_unavailable, "messages by NCCL: {}; use parallel.transport: staged", why);
+      fail(ExitCode::device_unavailable, "messages by NCCL: {}; use parallel.transport: staged",
+           why);
   }
   return {staged_communicator(std::move(own), compute), "staged: " + why};
 }

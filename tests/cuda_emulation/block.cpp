@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "fault.h"
+#include "observer.h"
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/common_interface_defs.h>
@@ -104,6 +105,7 @@ void Block::start(const Grid& grid, std::uint64_t linear_index) {
   ready_warps_ = 0;
   progress_ = polls_others_ = false;
   proxy_.clear();
+  if (observer != nullptr) observer->block_begins(count_);
   for (int n = 0; n < count_; ++n) {
     Thread& t = threads_[static_cast<std::size_t>(n)];
     const unsigned u = static_cast<unsigned>(n);
@@ -295,6 +297,7 @@ void Block::finish() {
   if (!proxy_.products_done(t.number / kWarpgroupThreads))
     fail("a thread ends while its warpgroup's wgmma runs", t.where);
   t.state = State::done;
+  if (observer != nullptr) observer->release(t.number, &live_);
   Warp& w = warps_[static_cast<std::size_t>(t.warp())];
   w.live &= ~(1U << t.lane());
   --live_;

@@ -2,8 +2,11 @@
 #include "emulation/engine.h"
 
 #include "block.h"
+#include "observer.h"
 
 namespace grist::emu {
+
+Observer* observer = nullptr;
 
 namespace {
 Block& block() {
