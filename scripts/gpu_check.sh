@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Everything that only a GPU can show, in one command: the GPU tests, compute-sanitizer on them,
 # short training runs, every benchmark. From a checkout (it builds what is missing) or from a bundle
-# (scripts/bundle.sh). A part that fails does not stop the others. Prints one table and leaves it,
-# as report.md and report.json, with the parts' logs in the output folder. Exit code: 0 all well,
-# 1 a part failed, 69 no usable GPU. Changes no setting of the GPU.
+# (scripts/bundle.sh). A part that fails does not stop the others. Prints one table and leaves it in
+# the output folder as report.md and report.json, with all logs in details.tar.gz, after every part.
+# Exit code: 0 all well, 1 a part failed, 69 no usable GPU. Changes no setting of the GPU.
 #
 #   scripts/gpu_check.sh [--quick] [--only PART[,PART...]] [--output FOLDER]
 #     --quick   about 5 minutes instead of 25: no racecheck, shorter runs, fewer rounds
@@ -46,13 +46,14 @@ else
   [[ -e $data/train.bin ]] || scripts/repository_tokens.sh "$bin/grist" "$data" ||
     die 1 "no token files"
 fi
-mkdir -p "$output"
-rm -f "$output"/*.jsonl "$output/parts.tsv"
-touch "$output/parts.tsv"
+mkdir -p "$output" || die 73 "$output cannot be made"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+touch "$work/parts.tsv"
 
 query() { nvidia-smi --query-gpu="$1" --format=csv,noheader,nounits | head -n 1; }
 memory_gib=$(($(query memory.total) / 1024))
-python3 - "$output/facts.json" "$kind" "$commit" "$(query name)" "$(query driver_version)" \
+python3 - "$work/facts.json" "$kind" "$commit" "$(query name)" "$(query driver_version)" \
   "$memory_gib GiB" "$(query clocks.max.sm) MHz" <<'PY'
 import datetime, json, platform, sys
 
@@ -66,28 +67,38 @@ PY
 
 begin=$SECONDS
 failed=0
+report_ok=1
+save() { # after every part: a run that is cut short leaves what it has
+  report_ok=1
+  python3 scripts/gpu_report.py "$work" >/dev/null || report_ok=0
+  cp "$work"/report.{md,json} "$output/"
+  tar -C "$work" --exclude=checkpoints -czf "$output/details.tar.gz" .
+}
 wanted() { [[ -z $only || ,$only, == *,$1,* ]]; }
 skip() { # skip PART REASON
   wanted "$1" || return 0
   echo "gpu_check: $1: skipped, $2"
-  printf '%s\tskipped: %s\t0\n' "$1" "$2" >>"$output/parts.tsv"
+  printf '%s\tskipped: %s\t0\n' "$1" "$2" >>"$work/parts.tsv"
+  save
 }
 part() { # part NAME LIMIT-IN-SECONDS COMMAND...
   wanted "$1" || return 0
   local name=$1 limit=$2 start=$SECONDS status=0
   shift 2
   echo "gpu_check: [$((SECONDS - begin)) s] $name ..."
-  timeout --kill-after=10 "$limit" "$@" >"$output/$name.log" 2>&1 || status=$?
+  timeout --kill-after=10 "$limit" "$@" >"$work/$name.log" 2>&1 || status=$?
   if ((status != 0)); then
     failed=1
-    tail -n 15 "$output/$name.log"
+    tail -n 15 "$work/$name.log"
     ((status != 124)) || echo "gpu_check: $name was not done after $limit s"
   elif [[ $name == training ]]; then
-    cat "$output/$name.log"
+    cat "$work/$name.log"
   fi
   echo "gpu_check: $name: $( ((status == 0)) && echo ok || echo "FAILED with code $status"), \
 $((SECONDS - start)) s"
-  printf '%s\t%d\t%d\n' "$name" "$status" $((SECONDS - start)) >>"$output/parts.tsv"
+  printf '%s\t%d\t%d\n' "$name" "$status" $((SECONDS - start)) >>"$work/parts.tsv"
+  cp "$work/training/training.jsonl" "$work/" 2>/dev/null
+  save
 }
 sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
 sanitize() { # sanitize TOOL LIMIT
@@ -99,7 +110,7 @@ sanitize() { # sanitize TOOL LIMIT
 }
 benchmark() { # benchmark PART LIMIT PROGRAM ARGUMENTS...
   if [[ -x $3 ]]; then
-    part "$1" "$2" "${@:3}" --json "$output/$1.jsonl"
+    part "$1" "$2" "${@:3}" --json "$work/$1.jsonl"
   else
     skip "$1" "$3 is not built"
   fi
@@ -124,13 +135,12 @@ part tests 600 "$tests/cuda_gpu_test"
 part model_tests 300 "$tests/cuda_model_gpu_test"
 ((quick)) && how=(--quick) || how=()
 part training 900 python3 scripts/gpu_training.py --grist "$bin/grist" --data "$data" \
-  --output "$output/training" --memory-gib "$memory_gib" "${how[@]}"
-cp "$output/training/training.jsonl" "$output/" 2>/dev/null
+  --output "$work/training" --memory-gib "$memory_gib" "${how[@]}"
 benchmark bench 600 "$benches/cuda_bench" --rounds "$rounds"
 benchmark moe_layer 300 "$benches/moe_layer_bench" --device cuda --rounds "$rounds"
 if "$python" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
   part torch 600 "$python" scripts/bench_torch_gpu.py --rounds "$rounds" \
-    --json "$output/torch.jsonl" "$output/bench.jsonl" "$output/moe_layer.jsonl"
+    --json "$work/torch.jsonl" "$work/bench.jsonl" "$work/moe_layer.jsonl"
 else
   skip torch "no PyTorch that sees the GPU; GRIST_PYTHON names the interpreter"
 fi
@@ -138,7 +148,8 @@ sanitize memcheck 600
 sanitize synccheck 600
 if ((quick)); then skip racecheck "--quick"; else sanitize racecheck 900; fi
 
+[[ -s $work/parts.tsv ]] || die 64 "no part is called $only"
 echo
-python3 scripts/gpu_report.py "$output" || failed=1
-echo "gpu_check: $((SECONDS - begin)) s; everything is in $output"
-exit "$failed"
+cat "$output/report.md"
+echo "gpu_check: $((SECONDS - begin)) s; report.md, report.json and details.tar.gz are in $output"
+((report_ok && !failed))
