@@ -13,6 +13,7 @@ if(NOT GRIST_CUDA STREQUAL "OFF")
     endif()
     set(CMAKE_CUDA_EXTENSIONS OFF)
     set(GRIST_NVCC ON)
+    add_custom_target(gpu_programs)  # all that is of use on a machine with a GPU: what scripts/bundle.sh packs
     message(STATUS "CUDA backend: nvcc ${CMAKE_CUDA_COMPILER_VERSION}")
   elseif(GRIST_CUDA STREQUAL "ON")
     message(FATAL_ERROR "GRIST_CUDA=ON, but there is no nvcc; set CUDA_HOME or put it on PATH")

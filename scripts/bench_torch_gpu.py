@@ -101,12 +101,18 @@ class Torch:
     # ---- the others
     def rms_norm_forward(self, s):
         x, residual, w = self.tensor(s["N"], s["D"]), self.tensor(s["N"], s["D"]), self.tensor(s["D"])
-        return {"torch rms_norm": lambda: F.rms_norm(x + residual, (s["D"],), w, 1e-5)}
+        if "residual" not in s["words"]:
+            return {"torch rms_norm": lambda: F.rms_norm(x, (s["D"],), w, 1e-5)}
+        return {"torch add, rms_norm": lambda: F.rms_norm(x + residual, (s["D"],), w, 1e-5)}
 
     def rms_norm_backward(self, s):
         x, w = self.tensor(s["N"], s["D"], grad=True), self.tensor(s["D"], grad=True)
         y, dy = F.rms_norm(x, (s["D"],), w, 1e-5), self.tensor(s["N"], s["D"])
         return {"torch rms_norm": lambda: torch.autograd.grad(y, (x, w), dy, retain_graph=True)}
+
+    def swiglu_forward(self, s):
+        z = self.tensor(s["N"], 2 * s["F"])
+        return {"torch silu, product": lambda: F.silu(z[:, :s["F"]]) * z[:, s["F"]:]}
 
     def linear_cross_entropy(self, s):
         x, w = self.tensor(s["N"], s["D"], grad=True), self.tensor(s["V"], s["D"], grad=True)
@@ -165,16 +171,17 @@ def median_ms(run, rounds, device):
 
 
 def shape_of(text):
-    """The numbers among a shape's words NAME=VALUE."""
+    """The numbers among a shape's words NAME=VALUE; the words without one as "words"."""
     pairs = (word.split("=", 1) for word in text.split() if "=" in word)
-    return {key: int(value) for key, value in pairs if value.isdigit()}
+    return {"words": [word for word in text.split() if "=" not in word],
+            **{key: int(value) for key, value in pairs if value.isdigit()}}
 
 
 def measure(bench, row, rounds):
     """Lines for one measurement; a kernel that PyTorch cannot do gives none."""
     make = getattr(bench, row["kernel"], None)
-    if make is None or "bf16" not in row.get("dtype", "bf16"):
-        return
+    if make is None or row.get("dtype", "bf16") != "bf16" or "router" in row["shape"].split():
+        return  # the router's product is in fp32
     try:
         for name, run in make(shape_of(row["shape"])).items():
             yield {"kernel": row["kernel"], "shape": row["shape"], "alternative": name,

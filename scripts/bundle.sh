@@ -9,7 +9,6 @@
 #     --check tries the bundle: from another folder, without this machine's libraries and environment
 set -euo pipefail
 cd "$(dirname "$0")/.."
-root=$PWD
 
 check=0
 if [[ ${1:-} == --check ]]; then
@@ -17,7 +16,7 @@ if [[ ${1:-} == --check ]]; then
   shift
 fi
 build=${1:-build/cuda}
-output=${2:-build/grist-bundle}
+output=$(realpath -m "${2:-build/grist-bundle}")
 largest=$((60 << 20)) # bytes of the tarball
 
 die() {
@@ -30,7 +29,7 @@ command -v patchelf >/dev/null || die "patchelf is missing: apt-get install patc
 
 # Those that are there: a build without nvcc has no GPU programs.
 programs=("$build/grist")
-for program in tests/cuda/cuda_gpu_test tests/bench/cuda_bench tests/bench/moe_layer_bench; do
+for program in tests/cuda/cuda{,_model}_gpu_test tests/bench/{cuda,moe_layer}_bench; do
   if [[ -x $build/$program ]]; then programs+=("$build/$program"); fi
 done
 
@@ -63,6 +62,8 @@ while read -r path; do
 done < <(libraries "${programs[@]}")
 cp LICENSE "$output/"
 cp -r configs "$output/"
+mkdir "$output/tests"
+cp -r tests/golden "$output/tests/"
 cp scripts/{gpu_check.sh,gpu_report.py,gpu_training.py,bench_torch_gpu.py} "$output/scripts/"
 scripts/repository_tokens.sh "$output/bin/grist" "$output/data" >/dev/null
 glibc=$(objdump -T "$output"/bin/* "$output"/lib/* | grep -o 'GLIBC_[0-9.]*' | sort -V | tail -n 1)
@@ -81,19 +82,21 @@ echo "bundle: $output.tar.gz, $((bytes >> 20)) MiB; $(tail -n 1 "$output/VERSION
 # ---- does it run elsewhere?
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
-tar -C "$place" -xzf "$root/$output.tar.gz"
+tar -C "$place" -xzf "$output.tar.gz"
 bundle=/$(basename "$output")
 in_place=(env -i)
 prefix=$place
-if ((EUID == 0)); then # nothing but glibc, the bundle and an empty /tmp
-  mkdir -p "$place"/{lib64,dev,tmp}
+elsewhere=(unshare --mount --pid --fork --mount-proc)
+if "${elsewhere[@]}" true 2>/dev/null; then # nothing but glibc, the bundle and an empty /tmp
   loader=$(realpath /lib64/ld-linux-x86-64.so.2)
+  folder=$(dirname "$loader")
+  mkdir -p "$place"/{lib64,dev,proc} "$place$folder"
   cp "$loader" "$place/lib64/ld-linux-x86-64.so.2"
-  for library in libc.so.6 libm.so.6; do
-    cp "$(ldconfig -p | sed -n "s/.*$library (libc6,x86-64).* => //p" | head -n 1)" "$place/lib64/"
-  done
-  in_place=(env -i chroot "$place")
+  cp "$folder"/lib{c,m}.so.6 "$place$folder/"
+  in_place=(env -i "$(command -v unshare)" "${elsewhere[@]:1}" --root="$place")
   prefix=
+else
+  echo "bundle: unshare is not allowed here: only another folder and an empty environment"
 fi
 run() { # run EXPECTED-STATUS PROGRAM ARGUMENTS...
   local expected=$1 status=0 out

@@ -88,16 +88,23 @@ class Runs:
             except subprocess.TimeoutExpired:
                 raise Failed(f"{name}: not done after {limit} s") from None
         if status != 0:
-            lines = pathlib.Path(log.name).read_text(encoding="utf-8").splitlines()
-            raise Failed(f"{name}: ended with code {status}: {lines[-1] if lines else ''}")
+            raise Failed(f"{name}: ended with code {status}: {self.last_line(name)}")
         print(f"  {name}: done in {time.monotonic() - begin:.0f} s", flush=True)
 
     def train(self, name, base, settings):
         """The lines of the run's logged steps. Nothing is saved."""
         settings = {"checkpoint.save_interval": 0} | settings
         self.start(name, "train", self.config(name, base, settings))
-        text = (self.output / name / "metrics.jsonl").read_text(encoding="utf-8")
-        return [row for row in map(json.loads, text.splitlines()) if "loss" in row]
+        return self.logged(name)
+
+    def logged(self, name):
+        path = self.output / name / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+        return [row for row in map(json.loads, lines) if "loss" in row]
+
+    def last_line(self, name):
+        lines = (self.output / f"{name}.log").read_text(encoding="utf-8").splitlines()
+        return lines[-1] if lines else ""
 
 
 def same_losses(name, found, expected, tolerance):
@@ -143,15 +150,27 @@ def check_resume(runs, device, precision):
     runs.start(name, "verify", "resume", config, "--steps", "20")
 
 
-def measure_step(runs, memory_gib, quick):
-    layers, steps = layers_for(memory_gib), 6 if quick else 20
-    rows = runs.train("step", LARGE, {"device": "cuda", "precision": "bf16",
-                                      "model.num_hidden_layers": layers,
-                                      "train.train_iters": steps})
-    rows = rows[2:]  # the first are slower
-    tokens = LARGE["train"]["global_batch_size"] * LARGE["data"]["seq_length"]
-    rate, flops = (statistics.median(row[key] for row in rows)
+def measure_step(runs, device, memory_gib, quick, base=LARGE):
+    """A measurement. The run is killed after enough steps: it would save gigabytes at its end."""
+    layers, steps = layers_for(memory_gib), 8 if quick else 20
+    config = runs.config("step", base, {
+        "device": device, "precision": "bf16" if device == "cuda" else "fp32",
+        "model.num_hidden_layers": layers, "train.train_iters": 1000000,
+        "checkpoint.save_interval": 0, "checkpoint.async_save": False})
+    rows, begin = [], time.monotonic()
+    with open(runs.output / "step.log", "w", encoding="utf-8") as log, subprocess.Popen(
+            [runs.grist, "train", config], stdout=log, stderr=subprocess.STDOUT) as run:
+        while len(rows) < steps and run.poll() is None and time.monotonic() < begin + 400:
+            time.sleep(0.2)
+            rows = runs.logged("step")
+        run.kill()
+    if len(rows) < steps:
+        raise Failed(f"step: {len(rows)} of {steps} steps in {time.monotonic() - begin:.0f} s; "
+                     f"its end: {runs.last_line('step')}")
+    tokens = base["train"]["global_batch_size"] * base["data"]["seq_length"]
+    rate, flops = (statistics.median(row[key] for row in rows[2:])  # the first are slower
                    for key in ("tokens_per_second", "flops_per_second"))
+    print(f"  step: {layers} layers, {rate:.0f} tokens/s, {flops / 1e12:.1f} TFLOP/s", flush=True)
     return {"kernel": "training_step", "shape": f"layers={layers} N={tokens} D=2048 E=64 K=8 F=1024",
             "ms": 1e3 * tokens / rate, "tflops": flops / 1e12, "tokens_per_second": rate,
             "against": "ceiling_bf16"}
@@ -170,7 +189,7 @@ def main():
              lambda: check_resume(runs, a.device, "fp32")]
     if a.device == "cuda":
         def step():
-            line = json.dumps(measure_step(runs, a.memory_gib, a.quick))
+            line = json.dumps(measure_step(runs, a.device, a.memory_gib, a.quick))
             (runs.output / "training.jsonl").write_text(line + "\n", encoding="utf-8")
         parts += [lambda: check_resume(runs, a.device, "bf16"), step]
     for part in parts:

@@ -8,7 +8,7 @@ needed=(g++ cmake ninja-build pkg-config git libyaml-cpp-dev libfmt-dev libspdlo
   nlohmann-json3-dev libsimdjson-dev libcli11-dev libopenblas-dev libzstd-dev zlib1g-dev
   libxxhash-dev libpcre2-dev libopenmpi-dev openmpi-bin clang-format python3 shellcheck
   gzip xz-utils)
-optional=(ccache mold) # faster builds; taken where the release has them
+optional=(ccache mold patchelf) # faster builds, bundles; taken where the release has them
 
 die() {
   echo "install_dependencies: $*" >&2

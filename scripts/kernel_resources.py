@@ -24,6 +24,10 @@ ARCHITECTURES = ["sm_80", "sm_90a"]
 OPCODES = {0x23C: "HMMA", 0x9F0: "HGMMA"}
 HOT = re.compile(r"matmul|attention|expert|linear|cross_entropy")
 NEEDS_HGMMA = re.compile(r"matmul|attention")
+# (file, kernel, architecture) -> bytes of spills that are known: few, to be got rid of.
+KNOWN_SPILLS = {
+    ("kernels/cuda/attention_mma.cu", "attention::mma::forward_kernel<128>", "sm_90a"): 64,
+}
 COMPLAINT = re.compile(r"warning|\(C7\d+\)", re.IGNORECASE)
 
 HEAD = """# What the kernels need
@@ -128,7 +132,8 @@ def read_build(build):
 def judge(table):
     for (file, name), kernels in sorted(table.items()):
         for arch, kernel in kernels.items():
-            if kernel.spills and HOT.search(file + name):
+            known = KNOWN_SPILLS.get((file, name, arch), 0)
+            if kernel.spills > known and HOT.search(file + name):
                 yield f"{file}: {name} spills {kernel.spills} bytes on {arch}"
             if (arch == "sm_90a" and "/sm90/" in file and NEEDS_HGMMA.search(name)
                     and kernel.instructions["HGMMA"] == 0):

@@ -45,6 +45,7 @@ class GpuCheck(unittest.TestCase):
             shutil.copy(SCRIPTS / name, self.folder / "scripts")
         (self.folder / "VERSION").write_text("commit: abc\n")
         self.program("bin/cuda_gpu_test", 'echo "  tests ran"\n')
+        self.program("bin/cuda_model_gpu_test", "")
         self.program("bin/cuda_bench", BENCH)
         self.program("bin/grist", "exit 71\n")
 
@@ -72,7 +73,7 @@ class GpuCheck(unittest.TestCase):
         self.assertEqual(run.returncode, 1, run.stderr)
         report = self.report()
         self.assertEqual({name: status for name, status, _ in report["parts"]},
-                         {"tests": "0", "training": "1", "bench": "0",
+                         {"tests": "0", "model_tests": "0", "training": "1", "bench": "0",
                           "moe_layer": "skipped: bin/moe_layer_bench is not built",
                           "torch": "skipped: no PyTorch that sees the GPU; GRIST_PYTHON names the "
                                    "interpreter",

@@ -56,6 +56,9 @@ template <class T> struct Operands {
   // Where a row's head begins in q, o, do, dq; and in k, v, dk, dv.
   __device__ std::int64_t query_at(std::int64_t row, int h) const { return (row * H + h) * Dh; }
   __device__ std::int64_t key_at(std::int64_t row, int h) const { return (row * Hkv + h) * Dh; }
+  // Elements from a row to the next.
+  __device__ int query_stride() const { return H * Dh; }
+  __device__ int key_stride() const { return Hkv * Dh; }
 };
 
 template <class T> struct ForwardOperands : Operands<T> {

@@ -35,16 +35,18 @@ __device__ inline int lane_column() {
 
 // Starts the copy of rows below `rows` from x, `stride` elements apart; the others become zeros.
 template <int kRows, int kHead>
-__device__ inline void start_copy(Tile<kRows, kHead>& tile, const bf16* x, std::int64_t stride,
-                                  int rows) {
+__device__ inline void start_copy(Tile<kRows, kHead>& tile, const bf16* x, int stride, int rows) {
   constexpr int kPacks = kHead / 8, kRowsAtOnce = kThreads / kPacks;
+  const int r = static_cast<int>(threadIdx.x) / kPacks;
   const int d = static_cast<int>(threadIdx.x) % kPacks * 8;
-  int r = static_cast<int>(threadIdx.x) / kPacks;
   if (r >= kRowsAtOnce) return;
-  x += r * stride + d;
-#pragma unroll 2
-  for (; r < kRows; r += kRowsAtOnce, x += kRowsAtOnce * stride)
-    ptx::cp_async_16(&tile.row[r][d], x, r < rows);
+  x += static_cast<std::int64_t>(r) * stride + d;
+#pragma unroll
+  for (int i = 0; i < kRows; i += kRowsAtOnce) {
+    if (kRows % kRowsAtOnce == 0 || r + i < kRows)
+      ptx::cp_async_16(&tile.row[r + i][d], x, r + i < rows);
+    x += static_cast<std::int64_t>(kRowsAtOnce) * stride;
+  }
 }
 
 // ---- operands of one mma -----------------------------------------------------------------------
@@ -113,7 +115,7 @@ template <int kTiles, int kColumns, int kRows, int kHead>
 __device__ inline void dot_rows(Sums<kTiles, kColumns>& out, const Tile<kRows, kHead>& a, int row,
                                 const Tile<kColumns, kHead>& b) {
   out.clear();
-#pragma unroll 4
+#pragma unroll
   for (int d = 0; d < kHead; d += 16) {
     Left left[kTiles];
 #pragma unroll
@@ -162,8 +164,8 @@ __device__ inline void add_weighted(Sums<kTiles, kHead>& out, const Sums<kTiles,
 // Writes factor * sums to rows below `rows` of x, `stride` elements apart. The tile's rows from
 // `row` on, which no other warp uses any more, serve to write 16 bytes at a time.
 template <int kTiles, int kRows, int kHead>
-__device__ inline void store_sums(bf16* x, std::int64_t stride, int rows, Tile<kRows, kHead>& tile,
-                                  int row, const Sums<kTiles, kHead>& sums, float factor) {
+__device__ inline void store_sums(bf16* x, int stride, int rows, Tile<kRows, kHead>& tile, int row,
+                                  const Sums<kTiles, kHead>& sums, float factor) {
   __syncwarp();
 #pragma unroll
   for (int m = 0; m < kTiles; ++m) {
@@ -184,7 +186,7 @@ __device__ inline void store_sums(bf16* x, std::int64_t stride, int rows, Tile<k
   for (int i = lane_index(); i < kTiles * 16 * kPacks; i += kWarp) {
     const int r = row + i / kPacks, d = i % kPacks * 8;
     if (r < rows)
-      *reinterpret_cast<Pack<bf16>*>(x + r * stride + d) =
+      *reinterpret_cast<Pack<bf16>*>(x + static_cast<std::int64_t>(r) * stride + d) =
           *reinterpret_cast<const Pack<bf16>*>(&tile.row[r][d]);
   }
 }

@@ -35,14 +35,16 @@ template <int kHead> struct BackwardShared {
 template <int kCount, int kHead>
 __device__ inline void copy_queries(Pair<kCount, kHead>& to, const BackwardOperands<bf16>& a,
                                     const Document& doc, int begin, int h) {
-  const std::int64_t at = a.query_at(doc.first_query + begin, h), stride = a.query_at(1, 0);
+  const std::int64_t at = a.query_at(doc.first_query + begin, h);
+  const int stride = a.query_stride();
   start_copy(to.x, a.q + at, stride, doc.num_queries - begin);
   start_copy(to.y, a.do_ + at, stride, doc.num_queries - begin);
 }
 template <int kCount, int kHead>
 __device__ inline void copy_keys(Pair<kCount, kHead>& to, const BackwardOperands<bf16>& a,
                                  const Document& doc, int begin, int kv_head) {
-  const std::int64_t at = a.key_at(doc.first_key + begin, kv_head), stride = a.key_at(1, 0);
+  const std::int64_t at = a.key_at(doc.first_key + begin, kv_head);
+  const int stride = a.key_stride();
   start_copy(to.x, a.k + at, stride, doc.num_keys - begin);
   start_copy(to.y, a.v + at, stride, doc.num_keys - begin);
 }
@@ -126,7 +128,7 @@ __global__ void __launch_bounds__(kThreads)
   }
   ptx::cp_async_wait<0>();
   __syncthreads();
-  store_sums(a.dq + a.query_at(first, h), a.query_at(1, 0), rows, shared.own.x, own, dq, a.scale);
+  store_sums(a.dq + a.query_at(first, h), a.query_stride(), rows, shared.own.x, own, dq, a.scale);
 }
 
 // ---- dk and dv ----------------------------------------------------------------------------------
@@ -216,8 +218,8 @@ __global__ void __launch_bounds__(kThreads)
   __syncthreads();
   const int rows = min(kRows, doc.num_keys - block.begin);
   const std::int64_t at = a.key_at(doc.first_key + block.begin, kv_head);
-  store_sums(a.dk + at, a.key_at(1, 0), rows, shared.own.x, own, dk, a.scale);
-  store_sums(a.dv + at, a.key_at(1, 0), rows, shared.own.y, own, dv, 1.0F);
+  store_sums(a.dk + at, a.key_stride(), rows, shared.own.x, own, dk, a.scale);
+  store_sums(a.dv + at, a.key_stride(), rows, shared.own.y, own, dv, 1.0F);
 }
 
 }  // namespace

@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int rows = min(kTile, doc.num_queries - block.begin);
   const int kv_head = h / (a.H / a.Hkv);
   const std::int64_t q_at = a.query_at(doc.first_query + block.begin, h);
-  load_tile(shared.q, a.q + q_at, a.query_at(1, 0), rows, a.Dh);
+  load_tile(shared.q, a.q + q_at, a.query_stride(), rows, a.Dh);
 
   Sums<kParts> o{};
   RunningRow state[kPerThread];
@@ -50,8 +50,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (int key = 0; key < seen; key += kTile) {
     const std::int64_t k_at = a.key_at(doc.first_key + key, kv_head);
     __syncthreads();
-    load_tile(shared.k, a.k + k_at, a.key_at(1, 0), doc.num_keys - key, a.Dh);
-    load_tile(shared.v, a.v + k_at, a.key_at(1, 0), doc.num_keys - key, a.Dh);
+    load_tile(shared.k, a.k + k_at, a.key_stride(), doc.num_keys - key, a.Dh);
+    load_tile(shared.v, a.v + k_at, a.key_stride(), doc.num_keys - key, a.Dh);
     __syncthreads();
     float score[kPerThread][kPerThread];
     dot_rows(score, shared.q, shared.k);
@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (row < rows && thread_x() == 0)
       a.lse[(doc.first_query + block.begin + row) * a.H + h] = state[r].max + logf(state[r].sum);
   }
-  store_sums(a.o + q_at, a.query_at(1, 0), rows, a.Dh, o);
+  store_sums(a.o + q_at, a.query_stride(), rows, a.Dh, o);
 }
 
 }  // namespace

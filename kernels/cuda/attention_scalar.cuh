@@ -33,11 +33,12 @@ __device__ inline int thread_y() {
 
 // Rows below `rows` from x, `stride` elements apart; zeros elsewhere.
 template <class T, int kParts>
-__device__ void load_tile(Tile<kParts>& tile, const T* x, std::int64_t stride, int rows, int Dh) {
+__device__ void load_tile(Tile<kParts>& tile, const T* x, int stride, int rows, int Dh) {
   constexpr int kWidth = kParts * kSide;
   for (int i = static_cast<int>(threadIdx.x); i < kTile * kWidth; i += kThreads) {
     const int r = i / kWidth, d = i % kWidth;
-    tile.row[r][d] = r < rows && d < Dh ? to_float(x[r * stride + d]) : 0.0F;
+    tile.row[r][d] =
+        r < rows && d < Dh ? to_float(x[static_cast<std::int64_t>(r) * stride + d]) : 0.0F;
   }
 }
 
@@ -79,14 +80,15 @@ __device__ void add_products(Sums<kParts>& sums, const Tile<kParts>& b, Weight&&
 }
 
 template <class T, int kParts>
-__device__ void store_sums(T* x, std::int64_t stride, int rows, int Dh, const Sums<kParts>& sums) {
+__device__ void store_sums(T* x, int stride, int rows, int Dh, const Sums<kParts>& sums) {
 #pragma unroll
   for (int r = 0; r < kPerThread; ++r) {
     const int row = thread_y() + r * kSide;
 #pragma unroll
     for (int c = 0; c < kParts; ++c) {
       const int d = thread_x() + c * kSide;
-      if (row < rows && d < Dh) x[row * stride + d] = from_float<T>(sums.v[r][c]);
+      if (row < rows && d < Dh)
+        x[static_cast<std::int64_t>(row) * stride + d] = from_float<T>(sums.v[r][c]);
     }
   }
 }

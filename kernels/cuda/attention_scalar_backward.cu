@@ -20,8 +20,8 @@ __device__ void load_queries(BackwardShared<kParts>& shared, const BackwardOpera
                              const Document& doc, int begin, int h) {
   const int rows = min(kTile, doc.num_queries - begin);
   const std::int64_t first = doc.first_query + begin, at = a.query_at(first, h);
-  load_tile(shared.q, a.q + at, a.query_at(1, 0), rows, a.Dh);
-  load_tile(shared.do_, a.do_ + at, a.query_at(1, 0), rows, a.Dh);
+  load_tile(shared.q, a.q + at, a.query_stride(), rows, a.Dh);
+  load_tile(shared.do_, a.do_ + at, a.query_stride(), rows, a.Dh);
   for (int r = static_cast<int>(threadIdx.x); r < kTile; r += kThreads) {
     shared.lse[r] = r < rows ? a.lse[(first + r) * a.H + h] : 0.0F;
     shared.delta[r] = r < rows ? a.delta[(first + r) * a.H + h] : 0.0F;
@@ -31,8 +31,8 @@ template <class T, int kParts>
 __device__ void load_keys(BackwardShared<kParts>& shared, const BackwardOperands<T>& a,
                           const Document& doc, int begin, int kv_head) {
   const std::int64_t at = a.key_at(doc.first_key + begin, kv_head);
-  load_tile(shared.k, a.k + at, a.key_at(1, 0), doc.num_keys - begin, a.Dh);
-  load_tile(shared.v, a.v + at, a.key_at(1, 0), doc.num_keys - begin, a.Dh);
+  load_tile(shared.k, a.k + at, a.key_stride(), doc.num_keys - begin, a.Dh);
+  load_tile(shared.v, a.v + at, a.key_stride(), doc.num_keys - begin, a.Dh);
 }
 
 // p and ds of the tile of queries from `query` on and keys from `key` on.
@@ -76,7 +76,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     __syncwarp();  // a row is written and read by one warp
     add_products(dq, shared.k, [&](int row, int j) { return shared.ds.row[row][j]; });
   }
-  store_sums(a.dq + a.query_at(doc.first_query + block.begin, h), a.query_at(1, 0), rows, a.Dh, dq);
+  store_sums(a.dq + a.query_at(doc.first_query + block.begin, h), a.query_stride(), rows, a.Dh, dq);
 }
 
 template <class T, int kParts>
@@ -106,8 +106,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   const int rows = min(kTile, doc.num_keys - block.begin);
   const std::int64_t at = a.key_at(doc.first_key + block.begin, kv_head);
-  store_sums(a.dk + at, a.key_at(1, 0), rows, a.Dh, dk);
-  store_sums(a.dv + at, a.key_at(1, 0), rows, a.Dh, dv);
+  store_sums(a.dk + at, a.key_stride(), rows, a.Dh, dk);
+  store_sums(a.dv + at, a.key_stride(), rows, a.Dh, dv);
 }
 
 }  // namespace

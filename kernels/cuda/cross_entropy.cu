@@ -12,6 +12,7 @@
 //           applied before dlogits is rounded.
 #include <algorithm>
 
+#include "cublas.h"
 #include "device.cuh"
 #include "grouped_matmul.cuh"
 #include "kernels/backends.h"
@@ -133,10 +134,12 @@ __global__ void __launch_bounds__(kThreads)
 // logits = x W^T: fp32 also where x and W are bf16.
 void multiply_logits(const Context& ctx, const TensorView& logits, const ConstTensorView& x,
                      const ops::WeightView& w) {
+  const ops::LinearForward product{.y = logits, .x = x, .w = w};
   if (x.dtype == DType::f32) {
-    cuda::linear_forward(ctx, {.y = logits, .x = x, .w = w});
+    cuda::linear_forward(ctx, product);
     return;
   }
+  if (cublas::linear_forward(ctx, product)) return;
   const ScratchScope scope(ctx.scratch);
   const std::int64_t D = x.shape[1], V = w.shape[0];
   const Matmul<bf16, bf16> p{.a = {elements<bf16>(x), D},

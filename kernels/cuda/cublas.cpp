@@ -111,7 +111,7 @@ bool are_bf16(std::initializer_list<DType> types) {
 }  // namespace
 
 bool linear_forward(const Context& ctx, const ops::LinearForward& a) {
-  if (!are_bf16({a.y.dtype, a.x.dtype, a.w.dtype})) return false;
+  if (!are_bf16({a.x.dtype, a.w.dtype})) return false;  // y may be f32: logits
   const std::int64_t N = a.x.shape[0], I = a.x.shape[1], O = a.y.shape[1];
   return multiply(ctx, {.m = O,
                         .n = N,
@@ -119,7 +119,7 @@ bool linear_forward(const Context& ctx, const ops::LinearForward& a) {
                         .a = {a.w.data, true, I},
                         .b = {a.x.data, false, I},
                         .c = a.y.data,
-                        .c_type = CUDA_R_16BF});
+                        .c_type = a.y.dtype == DType::f32 ? CUDA_R_32F : CUDA_R_16BF});
 }
 
 bool linear_backward_input(const Context& ctx, const ops::LinearBackwardInput& a) {

@@ -24,7 +24,7 @@ std::string dense_matmul_name();
 namespace cublas {
 
 // Each does the product and returns true; or does nothing and returns false: our kernels are
-// wanted, operands are not all bf16 (dw: f32), or nothing is to be summed.
+// wanted, operands are not all bf16 (dw: f32, y: either), or nothing is to be summed.
 bool linear_forward(const Context& ctx, const ops::LinearForward& a);
 bool linear_backward_input(const Context& ctx, const ops::LinearBackwardInput& a);
 bool linear_backward_weight(const Context& ctx, const ops::LinearBackwardWeight& a);

@@ -2,7 +2,6 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <set>
 #include <vector>
@@ -24,14 +23,17 @@ std::string gpu_address() {
   return fmt::format("{} {}", host.data(), cuda_device().address());
 }
 
-// Empty where NCCL can be had on all ranks, else why not; the same line on all of them.
-std::string why_not_nccl(Communicator& host, const NcclLibrary* nccl, const std::string& why) {
-  const std::vector<std::string> problems = all_gather(host, nccl == nullptr ? why : "");
-  for (std::size_t p = 0; p < problems.size(); ++p)
-    if (!problems[p].empty()) return fmt::format("rank {}: {}", p, problems[p]);
+// Empty where all ranks have NCCL and GPUs of their own, else why not; the same line on all of
+// them.
+std::string why_not_nccl(Communicator& host, const NcclLibrary*& nccl) {
   std::set<std::string> gpus;
   for (const std::string& gpu : all_gather(host, gpu_address()))
     if (!gpus.insert(gpu).second) return "several ranks share the GPU at " + gpu;
+  std::string here;
+  nccl = find_nccl(here);
+  const std::vector<std::string> problems = all_gather(host, nccl == nullptr ? here : "");
+  for (std::size_t p = 0; p < problems.size(); ++p)
+    if (!problems[p].empty()) return fmt::format("rank {}: {}", p, problems[p]);
   return "";
 }
 
@@ -44,13 +46,13 @@ DeviceCommunicator device_communicator(Communicator& host, CUstream_st* compute,
   if (own->size() == 1) {
     why = "one rank";
   } else if (wanted != DeviceTransport::staged) {
-    std::string here;
-    const NcclLibrary* nccl = find_nccl(here);
-    why = why_not_nccl(*own, nccl, here);
+    const NcclLibrary* nccl = nullptr;
+    why = why_not_nccl(*own, nccl);
     if (why.empty())
       return {nccl_communicator(std::move(own), compute, *nccl), "nccl " + nccl_version(*nccl)};
     if (wanted == DeviceTransport::nccl)
-      fail(ExitCode::device_unavailable, "messages by NCCL: {}; use parallel.transport: mpi", why);
+      fail(ExitCode::device_unavailable, "messages by NCCL: {}; use parallel.transport: staged",
+           why);
   }
   return {staged_communicator(std::move(own), compute), "staged: " + why};
 }

@@ -1,7 +1,7 @@
 #pragma once
 // Device messages by NCCL.
 #include "grist/comm/device.h"
-#include "nccl.h"
+#include "nccl_library.h"
 
 namespace grist::comm {
 

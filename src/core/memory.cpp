@@ -31,25 +31,25 @@ std::byte* allocate_host(std::size_t bytes) {
 }
 }  // namespace
 
-void MemoryLedger::add(std::string_view label, std::size_t bytes) {
+void MemoryLedger::add(std::string_view label, std::size_t bytes, Device device) {
   for (Entry& e : entries_) {
-    if (e.label == label) {
+    if (e.label == label && e.device == device) {
       e.bytes += bytes;
       return;
     }
   }
-  entries_.push_back({std::string(label), bytes});
+  entries_.push_back({std::string(label), bytes, device});
 }
 
-void MemoryLedger::remove(std::string_view label, std::size_t bytes) {
+void MemoryLedger::remove(std::string_view label, std::size_t bytes, Device device) {
   for (Entry& e : entries_) {
-    if (e.label == label) e.bytes -= bytes;
+    if (e.label == label && e.device == device) e.bytes -= bytes;
   }
 }
 
-std::size_t MemoryLedger::total_bytes() const {
+std::size_t MemoryLedger::total_bytes(Device device) const {
   std::size_t sum = 0;
-  for (const Entry& e : entries_) sum += e.bytes;
+  for (const Entry& e : entries_) sum += e.device == device ? e.bytes : 0;
   return sum;
 }
 
@@ -64,11 +64,11 @@ Buffer::Buffer(std::size_t bytes, Device device, std::string_view label, MemoryL
   }
   data_ = std::unique_ptr<std::byte, BufferFree>(
       p, BufferFree{device, bytes, std::string(label), ledger});
-  if (ledger != nullptr) ledger->add(label, bytes);
+  if (ledger != nullptr) ledger->add(label, bytes, device);
 }
 
 void BufferFree::operator()(std::byte* p) const noexcept {
-  if (ledger != nullptr) ledger->remove(label, bytes);
+  if (ledger != nullptr) ledger->remove(label, bytes, device);
   if (device == Device::cuda) {
     if (DeviceRuntime* runtime = find_cuda_device()) runtime->release(p);
   } else {

@@ -12,18 +12,25 @@ GradientNorm::GradientNorm(const std::vector<ConstTensorView>& gradients) {
   for (const ConstTensorView& g : gradients) {
     const std::int64_t n = g.numel();
     const ConstTensorView flat = reshape(g, {n});
-    for (std::int64_t begin = 0; begin < n; begin += ops::kNormChunk)
-      chunks_.push_back(rows(flat, begin, std::min(n, begin + ops::kNormChunk)));
+    for (std::int64_t begin = 0; begin < n; begin += ops::kNormChunk) {
+      const std::int64_t size = std::min(ops::kNormChunk, n - begin);
+      chunks_.push_back(reinterpret_cast<std::int64_t>(rows(flat, begin, begin + size).data));
+      chunks_.push_back(size);
+    }
   }
 }
 
-// Chunks of all pieces run side by side: most tensors of a fine-grained model are smaller than a
-// chunk, so threads inside one tensor would have nothing to do.
+// All pieces at once: most tensors of a fine-grained model are smaller than a chunk.
 void GradientNorm::partials(const Context& ctx, const TensorView& out) const {
-  parallel_for(ctx, num_partials(), [&](std::int64_t i, int /*worker*/) {
-    ops::squared_sums(ctx,
-                      {.partials = rows(out, i, i + 1), .x = chunks_[static_cast<std::size_t>(i)]});
-  });
+  const Shape table = {num_partials(), 2};
+  if (ctx.device == Device::cpu) {
+    ops::squared_sums_many(ctx, {.partials = out, .chunks = {chunks_.data(), DType::i64, table}});
+    return;
+  }
+  const ScratchScope scope(ctx.scratch);
+  const TensorView there = ctx.scratch->tensor(DType::i64, table);
+  copy_in(ctx, there, chunks_.data());
+  ops::squared_sums_many(ctx, {.partials = out, .chunks = there});
 }
 
 double norm_of(const Context& ctx, const ConstTensorView& partials) {

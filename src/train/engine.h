@@ -49,7 +49,7 @@ class Engine {
   const nn::Model& model() const { return *model_; }
   parallel::ShardedOptimizer& optimizer() { return *optimizer_; }
   const Context& context() const { return ctx_; }
-  const std::string& transport() const { return groups_.transport; }  // of tensors between GPUs
+  const std::string& transport() const { return groups_.transport; }    // of tensors between GPUs
   const nn::StepStatistics& statistics() const { return statistics_; }  // of the last step, global
 
   // Values from the seed; call refresh() after this or a load.

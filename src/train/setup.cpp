@@ -232,9 +232,19 @@ void Run::print_plan() const {
   if (world_.size() > 1)
     log::info("ranks: {}, zero_stage {}, {} bits", engine_->layout().str(), c.parallel.zero_stage,
               c.parallel.deterministic);
-  log::info("memory{}:", world_.size() > 1 ? " of rank 0" : "");
-  for (const MemoryLedger::Entry& e : ledger_.entries())
-    log::info("  {:<32}{:>12}", e.label, human_bytes(e.bytes));
+  if (!engine_->transport().empty()) log::info("tensors travel by {}", engine_->transport());
+  const char* whose = world_.size() > 1 ? " of rank 0" : "";
+  const auto entries = [&](Device device) {
+    for (const MemoryLedger::Entry& e : ledger_.entries())
+      if (e.device == device) log::info("  {:<32}{:>12}", e.label, human_bytes(e.bytes));
+  };
+  if (choice_.device == Device::cuda) {
+    log::info("GPU memory{}:", whose);
+    entries(Device::cuda);
+    log::info("  {:<32}{:>12}", "sum", human_bytes(ledger_.total_bytes(Device::cuda)));
+  }
+  log::info("memory{}:", whose);
+  entries(Device::cpu);
   constexpr std::size_t kSaving = 2 * kCheckpointBlock;  // one block is filled, one written
   log::info("  {:<32}{:>12}", "checkpoint blocks (when saving)", human_bytes(kSaving));
   log::info("  {:<32}{:>12}", "program and libraries", human_bytes(program_bytes_));

@@ -2,7 +2,8 @@
 // ones at the same FLOPs and parameters (expansion rate 8), balanced routing given. On the CPU d
 // 512, d_ff 2048, 2048 tokens; on a GPU the layers of the 11B and 56B presets with 16384 tokens, in
 // bf16.
-//   moe_layer_bench [rounds] [--rounds N] [--device cpu|cuda] [--tokens N] [--json FILE]
+//   moe_layer_bench [rounds] [--rounds N] [--device cpu|cuda] [--model NAME] [--tokens N]
+//       [--json FILE]
 #include <fmt/core.h>
 
 #include <cstdlib>
@@ -29,7 +30,7 @@ struct Options {
   int rounds = 9;
   Device device = Device::cpu;
   std::int64_t tokens = 0;  // 0: the shape's own
-  std::string json;
+  std::string model, json;
 };
 
 struct LayerShape {
@@ -37,9 +38,18 @@ struct LayerShape {
   std::int64_t D, dense_width, N;
   std::vector<std::int64_t> granularities;
 };
-std::vector<LayerShape> layer_shapes(Device device) {
-  if (device == Device::cpu) return {{"small", 512, 2048, 2048, {1, 2, 4, 8}}};
-  return {{"11b", 2048, 8192, 16384, {1, 8}}, {"56b", 4096, 16384, 16384, {1, 8}}};
+std::vector<LayerShape> layer_shapes(const Options& options) {
+  const std::vector<LayerShape> all = {{"small", 512, 2048, 2048, {1, 2, 4, 8}},
+                                       {"11b", 2048, 8192, 16384, {1, 8}},
+                                       {"56b", 4096, 16384, 16384, {1, 8}},
+                                       {"tiny", 64, 128, 64, {1, 8}}};  // for trying the program
+  std::vector<LayerShape> chosen;
+  for (const LayerShape& s : all) {
+    const bool by_default =
+        options.device == Device::cpu ? s.model == "small" : s.model == "11b" || s.model == "56b";
+    if (options.model.empty() ? by_default : s.model == options.model) chosen.push_back(s);
+  }
+  return chosen;
 }
 
 // Choices spread evenly: token n takes experts h, h + E/K, h + 2 E/K, ...
@@ -186,7 +196,7 @@ void measure(const Context& ctx, const LayerShape& shape, std::int64_t multiplie
 }
 
 void measure_all(const Context& ctx, const Options& options) {
-  for (LayerShape shape : layer_shapes(ctx.device)) {
+  for (LayerShape shape : layer_shapes(options)) {
     if (options.tokens > 0) shape.N = options.tokens;
     for (const std::int64_t multiplier : {1, 2}) measure(ctx, shape, multiplier, options);
   }
@@ -228,6 +238,8 @@ Options parse(int argc, char** argv) {
       o.rounds = std::atoi(argv[i]);
     else if (name == "--tokens")
       o.tokens = std::atoll(argv[i]);
+    else if (name == "--model")
+      o.model = argv[i];
     else if (name == "--json")
       o.json = argv[i];
     else if (name == "--device")

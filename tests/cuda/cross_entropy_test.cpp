@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "fixture.h"
+#include "kernels/cuda/cublas.h"
 #include "ops/cross_entropy_reference.h"
 #include "support/gradient.h"
 
@@ -104,6 +105,14 @@ INSTANTIATE_TEST_SUITE_P(Shapes, CudaCrossEntropy,
 TEST(CudaCrossEntropyModes, SeveralChunks) {
   for (const DType dtype : {DType::f32, DType::bf16}) {
     const Inputs in({2051, 8, 12}, dtype);
+    expect_right(in, in.judge(), run(in));
+  }
+}
+
+TEST(CudaCrossEntropyModes, EveryMatmul) {
+  const Inputs in({33, 24, 72}, DType::bf16);
+  for (const cuda::DenseMatmul matmul : {cuda::DenseMatmul::own, cuda::DenseMatmul::automatic}) {
+    cuda::set_dense_matmul(matmul);
     expect_right(in, in.judge(), run(in));
   }
 }

@@ -20,6 +20,8 @@ struct Schedule {
   int order = 0;  // 0 forward, 1 reverse, 2 random lanes, 3 random warps, 4 random priorities
   int async = 0;  // 0 eager, 1 lazy, 2 random
   unsigned seed = 0;
+  bool deferred =
+      false;  // work on streams is done when the host waits, in a random order of theirs
 };
 const std::vector<Schedule>& schedules();
 void use(const Schedule& s);

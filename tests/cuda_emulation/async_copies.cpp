@@ -3,9 +3,22 @@
 #include <algorithm>
 #include <cstring>
 
+#include "block.h"
+#include "observer.h"
+
 namespace grist::emu {
 
+namespace {
+int this_thread() {
+  return find_this_block()->current().number;
+}
+}  // namespace
+
 void AsyncCopies::start(void* to, const void* from, std::size_t bytes, Async mode, Random& random) {
+  if (observer != nullptr) {
+    if (from != nullptr) observer->reads(from, bytes);
+    observer->copy_begins(this_thread(), to, bytes);
+  }
   std::memset(to, 0xff, bytes);
   pending_.push_back({to, from, bytes});
   ++open_;
@@ -22,6 +35,8 @@ void AsyncCopies::commit() {
 void AsyncCopies::perform(std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) {
     const Copy& c = pending_[i];
+    if (observer != nullptr)
+      observer->copy_ends(this_thread(), c.to, c.bytes, Observer::StoreAt::end);
     if (c.from == nullptr)
       std::memset(c.to, 0, c.bytes);
     else

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "fault.h"
+#include "observer.h"
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/common_interface_defs.h>
@@ -101,10 +102,10 @@ void Block::start(const Grid& grid, std::uint64_t linear_index) {
   warps_ = {};
   groups_ = {};
   barriers_ = {};
-  deferred_.clear();
   ready_warps_ = 0;
   progress_ = polls_others_ = false;
   proxy_.clear();
+  if (observer != nullptr) observer->block_begins(count_);
   for (int n = 0; n < count_; ++n) {
     Thread& t = threads_[static_cast<std::size_t>(n)];
     const unsigned u = static_cast<unsigned>(n);
@@ -204,29 +205,7 @@ int Block::pick_lane(unsigned ready) {
   return __builtin_ctz(ready);
 }
 
-void Block::defer(std::function<void()> work) {
-  if (grid_->options.async == Async::eager) {
-    work();
-    progress_ = true;
-  } else {
-    deferred_.push_back(std::move(work));
-  }
-}
-
-// False: there is none.
-bool Block::run_deferred() {
-  if (deferred_.empty()) return false;
-  const bool any = grid_->options.async == Async::random;
-  const std::size_t i = any ? random_.below(static_cast<std::uint32_t>(deferred_.size())) : 0;
-  const std::function<void()> work = std::move(deferred_[i]);
-  deferred_.erase(deferred_.begin() + static_cast<std::ptrdiff_t>(i));
-  work();
-  return progress_ = true;
-}
-
 Thread* Block::pick() {
-  if (!deferred_.empty() && grid_->options.async == Async::random && random_.below(16) == 0)
-    run_deferred();
   if (ready_warps_ == 0 && !wake_pollers()) return nullptr;
   warp_ = pick_warp();
   Warp& w = warps_[static_cast<std::size_t>(warp_)];
@@ -240,7 +219,7 @@ Thread* Block::pick() {
 // what is outside the block, for a limited time.
 bool Block::wake_pollers() {
   if (!progress_) progress_ = proxy_.let_one_come(grid_->options.async, random_);
-  if (!progress_ && !run_deferred()) {
+  if (!progress_) {
     if (!polls_others_) return false;
     if (now_ms() - poll_start_ > timeout_ms()) return false;
     sched_yield();
@@ -303,8 +282,7 @@ void Block::pause(Where where, bool for_others) {
   Thread& t = *current_;
   warps_[static_cast<std::size_t>(t.warp())].polling |= 1U << t.lane();
   if (for_others) {
-    if (!polls_others_ && progress_) poll_start_ = now_ms();
-    if (poll_start_ == 0) poll_start_ = now_ms();
+    if (progress_ || poll_start_ == 0) poll_start_ = now_ms();
     polls_others_ = true;
   }
   block_current(State::polling, "polling", where);
@@ -319,6 +297,7 @@ void Block::finish() {
   if (!proxy_.products_done(t.number / kWarpgroupThreads))
     fail("a thread ends while its warpgroup's wgmma runs", t.where);
   t.state = State::done;
+  if (observer != nullptr) observer->release(t.number, &live_);
   Warp& w = warps_[static_cast<std::size_t>(t.warp())];
   w.live &= ~(1U << t.lane());
   --live_;
@@ -330,11 +309,7 @@ void Block::finish() {
   for (Barrier& b : barriers_) {
     if (b.arrived > 0 && barrier_complete(b)) complete(b);
   }
-  if (live_ == 0) {
-    while (run_deferred()) {
-    }
-    leave(nullptr, true);
-  }
+  if (live_ == 0) leave(nullptr, true);
   Thread* next = pick();
   if (next == nullptr) fail(deadlock(), t.where);
   leave(next, true);

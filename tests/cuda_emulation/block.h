@@ -95,7 +95,6 @@ class Block {
   void warpgroup_collective(const char* name, Combine combine, void* payload, Where where);
   BarrierSums barrier(int id, int threads, bool predicate, bool wait, Where where);
   void pause(Where where, bool for_others);
-  void defer(std::function<void()> work);
   // A waiting loop's condition may have changed: those that poll look again, in random orders even
   // while others have work.
   void progress();
@@ -118,7 +117,6 @@ class Block {
   int pick_lane(unsigned ready);
   bool wake_pollers();
   void make_pollers_ready();
-  bool run_deferred();
   void block_current(State state, const char* doing, Where where);
   void make_ready(int warp, unsigned lanes);
   void leave(Thread* next, bool dying);
@@ -142,7 +140,6 @@ class Block {
   bool progress_ = false;
   bool polls_others_ = false;
   std::int64_t poll_start_ = 0;
-  std::vector<std::function<void()>> deferred_;     // oldest first
   std::array<std::uint32_t, kMaxWarps> rank_ = {};  // of random orders: the least goes first
   Thread* current_ = nullptr;
   void* main_sp_ = nullptr;

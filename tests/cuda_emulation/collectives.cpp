@@ -4,6 +4,7 @@
 
 #include "block.h"
 #include "emulation/warp.h"
+#include "observer.h"
 
 namespace grist::emu {
 
@@ -113,9 +114,15 @@ void Block::complete(Barrier& b) {
     unsigned waiting = b.waiting[static_cast<std::size_t>(w)];
     if (waiting == 0) continue;
     make_ready(w, waiting);
-    for (; waiting != 0; waiting &= waiting - 1)
-      threads_[static_cast<std::size_t>(w * kWarpLanes + __builtin_ctz(waiting))].sums = b.sums;
+    for (; waiting != 0; waiting &= waiting - 1) {
+      const int t = w * kWarpLanes + __builtin_ctz(waiting);
+      threads_[static_cast<std::size_t>(t)].sums = b.sums;
+      if (observer == nullptr) continue;
+      observer->acquire(t, &b);
+      observer->acquire(t, &live_);  // threads that ended came too
+    }
   }
+  if (observer != nullptr) observer->forget(&b);
   b = {};
   progress_ = true;
   if (grid_->options.order == Order::random_warps) draw_warp_order();
@@ -142,6 +149,7 @@ BarrierSums Block::barrier(int id, int threads, bool predicate, bool wait, Where
   b.present[w] |= me;
   b.where[w] = where;
   ++b.arrived;
+  if (observer != nullptr) observer->release(t.number, &b);
   b.sums.count += predicate ? 1 : 0;
   b.sums.any = b.sums.any || predicate;
   b.sums.all = b.sums.all && predicate;
@@ -294,6 +302,12 @@ unsigned reduce(Reduce kind, unsigned mask, unsigned value, Where where) {
 }  // namespace grist::emu
 
 void __syncwarp(unsigned mask, grist::emu::Where where) {
-  grist::emu::warp_collective(
-      "__syncwarp", mask, [](void* const*, unsigned) {}, nullptr, where);
+  using namespace grist::emu;
+  warp_collective(
+      "__syncwarp", mask,
+      [](void* const*, unsigned lanes) {
+        const int warp = find_this_block()->current().warp();
+        if (observer != nullptr) observer->meet(warp * kWarpLanes, kWarpLanes, lanes);
+      },
+      nullptr, where);
 }

@@ -36,10 +36,28 @@ struct Table {
   std::mutex mutex;
   std::map<const std::byte*, Allocation> allocations;
   std::size_t used[16] = {};
+  int accesses = 0;  // living DeviceAccess
 };
 Table& table() {
   static Table* t = new Table;  // outlives every static object that frees memory
   return *t;
+}
+
+bool protecting() {
+  static const bool on = [] {
+    const char* s = std::getenv("GRIST_EMU_PROTECT");
+    return s != nullptr && std::atoi(s) != 0;
+  }();
+  return on;
+}
+
+void protect(const Allocation& a, bool open) {
+  if (a.place == Place::device)
+    mprotect(a.map + kPage, a.map_bytes - 2 * kPage, open ? PROT_READ | PROT_WRITE : PROT_NONE);
+}
+
+void protect_all(bool open) {
+  for (const auto& [begin, a] : table().allocations) protect(a, open);
 }
 
 // Ends at a guard page, but for the rest of the last 256 bytes.
@@ -73,6 +91,7 @@ void* allocate(std::size_t bytes, Place place, int device) {
   std::byte* p = map_guarded(bytes, a);
   if (p == nullptr) return nullptr;
   if (place == Place::device) t.used[device] += bytes;
+  if (protecting() && t.accesses == 0) protect(a, false);
   t.allocations[p] = a;
   return p;
 }
@@ -84,6 +103,7 @@ bool release(void* p, Place place, bool& overrun) {
   if (it == t.allocations.end() || it->second.place != place) return false;
   const Allocation a = it->second;
   std::byte* end = a.map + a.map_bytes - kPage;
+  protect(a, true);
 #ifdef __SANITIZE_ADDRESS__
   __asan_unpoison_memory_region(a.map + kPage, a.map_bytes - 2 * kPage);
 #endif
@@ -96,6 +116,17 @@ bool release(void* p, Place place, bool& overrun) {
 }
 
 }  // namespace
+
+DeviceAccess::DeviceAccess() {
+  if (!protecting()) return;
+  const std::lock_guard lock(table().mutex);
+  if (table().accesses++ == 0) protect_all(true);
+}
+DeviceAccess::~DeviceAccess() {
+  if (!protecting()) return;
+  const std::lock_guard lock(table().mutex);
+  if (--table().accesses == 0) protect_all(false);
+}
 
 void* allocate_device(std::size_t bytes, int device) {
   return allocate(bytes, Place::device, device);

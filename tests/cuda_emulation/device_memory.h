@@ -12,6 +12,16 @@ bool release_device(void* p, bool& overrun);
 void* allocate_pinned(std::size_t bytes);
 bool release_pinned(void* p);
 
+// While one of these lives on any OS thread, device memory may be touched. It matters where
+// GRIST_EMU_PROTECT=1 keeps the host from touching it at other times; slow, so not the rule.
+class DeviceAccess {
+ public:
+  DeviceAccess();
+  ~DeviceAccess();
+  DeviceAccess(const DeviceAccess&) = delete;
+  DeviceAccess& operator=(const DeviceAccess&) = delete;
+};
+
 enum class Place { pageable, pinned, device };
 struct Range {
   Place place = Place::pageable;

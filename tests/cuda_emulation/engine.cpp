@@ -1,11 +1,12 @@
 // The functions of engine.h, for the block of this OS thread.
 #include "emulation/engine.h"
 
-#include <utility>
-
 #include "block.h"
+#include "observer.h"
 
 namespace grist::emu {
+
+Observer* observer = nullptr;
 
 namespace {
 Block& block() {
@@ -49,13 +50,6 @@ std::uint32_t shared_address(const void* p, Where where) {
   const SharedMemory& shared = block().shared();
   if (!shared.contains(p, 0)) fail("not a pointer into dynamic shared memory", where);
   return shared.address(p);
-}
-
-void defer(std::function<void()> work) {
-  block().defer(std::move(work));
-}
-void progress() {
-  block().progress();
 }
 
 int lane() {

@@ -5,6 +5,7 @@
 #include <ucontext.h>
 
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <string>
 
@@ -74,6 +75,8 @@ void land() {
 void handle(int signal, siginfo_t* info, void* context) {
   Block* block = find_this_block();
   if (block == nullptr || !block->running() || report_stack == nullptr) {
+    if (find_range(info->si_addr).place == Place::device)
+      std::fputs("CUDA emulation: the host touches device memory\n", stderr);
     ::signal(signal, SIG_DFL);
     return;  // the instruction is tried again
   }

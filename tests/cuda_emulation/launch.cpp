@@ -1,9 +1,12 @@
 // A grid over OS threads. The calling thread works too; helpers come when they are free.
 #include "emulation/launch.h"
 
+#include <sys/mman.h>
+
 #include <atomic>
 #include <condition_variable>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -12,6 +15,8 @@
 #include <vector>
 
 #include "block.h"
+#include "device_memory.h"
+#include "observer.h"
 #include "state.h"
 #include "streams.h"
 
@@ -99,6 +104,7 @@ class Helpers {
 
 Helpers& helpers() {
   static Helpers h([] {
+    if (observer != nullptr) return 0;  // it knows one block at a time
     const char* s = std::getenv("GRIST_EMU_THREADS");
     const int wanted =
         s != nullptr ? std::atoi(s) : static_cast<int>(std::thread::hardware_concurrency());
@@ -115,6 +121,7 @@ std::string run_grid(Grid grid) {
   job.grid.options = options();
   job.grid.number = launches.fetch_add(1);
   job.blocks = std::uint64_t{job.grid.grid.x} * job.grid.grid.y * job.grid.grid.z;
+  if (observer != nullptr) observer->launch_begins();
   helpers().run(job);
   return job.report;
 }
@@ -148,6 +155,25 @@ std::string bad_launch(const cudaLaunchConfig_t& c, const void* kernel) {
 }
 
 }  // namespace
+
+// Words that are addresses of mapped pages, but not of device or pinned memory. Two small numbers
+// side by side can look like an address; that it is mapped too is not to be expected.
+cudaError_t check_argument(const void* argument, std::size_t bytes) {
+  constexpr std::uintptr_t kPage = 4096;
+  for (std::size_t at = 0; at + 8 <= bytes; at += 8) {
+    std::uintptr_t word = 0;
+    std::memcpy(&word, static_cast<const std::byte*>(argument) + at, sizeof word);
+    if (word < 16 * kPage || word >> 47 != 0) continue;
+    unsigned char resident = 0;
+    auto* page = reinterpret_cast<void*>(word / kPage * kPage);
+    if (find_range(reinterpret_cast<const void*>(word)).place == Place::pageable &&
+        mincore(page, kPage, &resident) == 0)
+      return report(cudaErrorIllegalAddress, "launch: a pointer to host memory in an argument of " +
+                                                 std::to_string(bytes) + " bytes, at byte " +
+                                                 std::to_string(at));
+  }
+  return cudaSuccess;
+}
 
 cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel,
                    std::function<void()> body) {

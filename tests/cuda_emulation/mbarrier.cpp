@@ -3,6 +3,7 @@
 #include <string>
 
 #include "block.h"
+#include "observer.h"
 
 namespace grist::emu {
 
@@ -53,6 +54,7 @@ void arrive(ptx::Barrier* b, std::uint32_t bytes, Where where) {
              " arrivals have come, while it waits for " + std::to_string(s.bytes) + " bytes",
          where);
   --s.pending;
+  if (observer != nullptr) observer->release(find_this_block()->current().number, b);
   s.bytes += static_cast<std::int32_t>(bytes);
   if (s.bytes >= kZeroBytes) fail("an mbarrier that waits for 2 MiB or more", where);
   keep(b, s);
@@ -98,6 +100,7 @@ void barrier_wait(Barrier* b, unsigned parity, Where where) {
       continue;
     emu::pause(where);
   }
+  if (emu::observer != nullptr) emu::observer->acquire(block.current().number, b);
 }
 
 }  // namespace grist::ptx

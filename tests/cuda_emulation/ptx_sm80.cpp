@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "block.h"
+#include "observer.h"
 
 namespace grist::ptx {
 
@@ -95,6 +96,7 @@ void ldmatrix(std::uint32_t* r, int count, const void* row, bool transposed, Whe
   if (emu::lane() < 8 * count) {  // the other lanes' addresses are not used
     if (!aligned(row, 16)) emu::fail("ldmatrix from an address not aligned to 16 bytes", where);
     if (!in_shared(row, 16)) emu::fail("ldmatrix from outside shared memory", where);
+    if (emu::observer != nullptr) emu::observer->reads(row, 16);
   }
   emu::warp_collective("ldmatrix", ~0U, combine_ldmatrix, &p, where);
 }

@@ -244,7 +244,7 @@ cudaError_t cudaMalloc(void** p, std::size_t bytes) {
 }
 cudaError_t cudaFree(void* p) {
   if (p == nullptr) return cudaSuccess;
-  const cudaError_t status = drain_all();
+  const cudaError_t status = drain_device();
   bool overrun = false;
   if (!release_device(p, overrun))
     return report(cudaErrorInvalidValue, "cudaFree of what cudaMalloc did not give");
@@ -272,7 +272,7 @@ cudaError_t cudaMallocHost(void** p, std::size_t bytes) {
 }
 cudaError_t cudaFreeHost(void* p) {
   if (p == nullptr) return cudaSuccess;
-  const cudaError_t status = drain_all();
+  const cudaError_t status = drain_device();
   if (!release_pinned(p))
     return report(cudaErrorInvalidValue, "cudaFreeHost of what cudaMallocHost did not give");
   return status;

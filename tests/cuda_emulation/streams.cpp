@@ -11,12 +11,14 @@
 #include <mutex>
 #include <vector>
 
+#include "device_memory.h"
 #include "random.h"
 #include "state.h"
 
 namespace {
 
 using Clock = std::chrono::steady_clock;
+constexpr std::chrono::seconds kPatience{20};
 
 struct EventState {
   std::uint64_t recorded = 0;  // calls of cudaEventRecord
@@ -35,9 +37,13 @@ struct CUstream_st {
     grist::emu::Work work;                // null: only waits
     std::shared_ptr<EventState> awaited;  // null: may start
     std::uint64_t version = 0;
-    bool ready() const { return awaited == nullptr || awaited->done >= version; }
+    std::function<bool()> may_start = nullptr;  // null: yes
+    bool ready() const {
+      return (awaited == nullptr || awaited->done >= version) && (!may_start || may_start());
+    }
   };
   bool blocking = true;  // with regard to the default stream
+  int device = 0;
   bool running = false;
   std::deque<Piece> queue;
 };
@@ -62,6 +68,12 @@ bool is_default(cudaStream_t s) {
   return s == nullptr || s == cudaStreamLegacy || s == cudaStreamPerThread;
 }
 
+cudaError_t perform(const Work& work) {
+  if (!work) return cudaSuccess;
+  const DeviceAccess access;
+  return work();
+}
+
 // Does one piece of a random stream; false: none may start now.
 bool step(std::unique_lock<std::mutex>& lock) {
   Queues& q = queues();
@@ -74,7 +86,7 @@ bool step(std::unique_lock<std::mutex>& lock) {
   s->running = true;
   const Work work = s->queue.front().work;
   lock.unlock();
-  const cudaError_t result = work ? work() : cudaSuccess;
+  const cudaError_t result = perform(work);
   lock.lock();
   s->queue.pop_front();
   s->running = false;
@@ -88,7 +100,7 @@ template <class Done> cudaError_t drain_until(std::unique_lock<std::mutex>& lock
   const auto begin = Clock::now();
   while (!done()) {
     if (step(lock)) continue;
-    if (Clock::now() - begin > std::chrono::seconds(20))
+    if (Clock::now() - begin > kPatience)
       return report(cudaErrorUnknown, "streams wait for events that nobody records");
     lock.unlock();
     sched_yield();
@@ -119,7 +131,15 @@ cudaError_t put(cudaStream_t stream, CUstream_st::Piece piece) {
     const cudaError_t before = drain_streams([](CUstream_st* s) { return s->blocking; });
     if (before != cudaSuccess) return before;
   }
-  return piece.work ? piece.work() : cudaSuccess;
+  if (piece.may_start) {  // another host thread has to act first
+    const auto begin = Clock::now();
+    while (!piece.may_start()) {
+      if (Clock::now() - begin > kPatience)
+        return report(cudaErrorUnknown, "a stream waits for what nobody does");
+      sched_yield();
+    }
+  }
+  return perform(piece.work);
 }
 
 }  // namespace
@@ -128,9 +148,18 @@ cudaError_t enqueue(cudaStream_t stream, Work work) {
   return put(stream, {std::move(work), nullptr, 0});
 }
 
+cudaError_t enqueue_when(cudaStream_t stream, std::function<bool()> may_start, Work work) {
+  return put(stream, {std::move(work), nullptr, 0, std::move(may_start)});
+}
+
 bool deferred() {
   const std::lock_guard lock(queues().mutex);
   return queues().deferred;
+}
+
+// As one GPU does: the others' work may wait for what this host thread does next.
+cudaError_t drain_device() {
+  return drain_streams([device = current_device()](CUstream_st* s) { return s->device == device; });
 }
 
 cudaError_t drain_all() {
@@ -155,6 +184,7 @@ extern "C" {
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* out, unsigned flags) {
   auto* s = new CUstream_st;
   s->blocking = (flags & cudaStreamNonBlocking) == 0;
+  s->device = grist::emu::current_device();
   const std::lock_guard lock(queues().mutex);
   queues().streams.push_back(s);
   *out = s;
@@ -191,7 +221,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
   return done ? std::exchange(queues().error, cudaSuccess) : cudaErrorNotReady;
 }
 cudaError_t cudaDeviceSynchronize() {
-  return grist::emu::drain_all();
+  return grist::emu::drain_device();
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* out, unsigned) {

@@ -9,6 +9,7 @@
 #include "block.h"
 #include "device_memory.h"
 #include "mbarrier.h"
+#include "observer.h"
 #include "state.h"
 
 namespace grist::emu {
@@ -129,14 +130,21 @@ void load(void* shared, const CUtensorMap* map, int rank, ptx::Barrier* b,
           const std::array<int, kMaxRank>& at, Where where) {
   const Map m = checked(map, rank, shared, at[0], where);
   auto* to = static_cast<std::byte*>(shared);
-  std::memset(to, 0xff, box_bytes(m));
   Block& block = *find_this_block();
+  const int thread = block.current().number;
+  if (observer != nullptr) {
+    observer->copy_begins(thread, to, box_bytes(m));
+    observer->release(thread, b);  // whom the barrier lets go on sees the bytes
+  }
+  std::memset(to, 0xff, box_bytes(m));
   block.proxy().load(
       [=] {
         for_chunks(m, to, at, [](std::byte* chunk, const std::byte* from, std::size_t bytes) {
           std::memset(chunk, 0, kChunk);
           if (bytes > 0) std::memcpy(chunk, from, bytes);
         });
+        if (observer != nullptr)
+          observer->copy_ends(thread, to, box_bytes(m), Observer::StoreAt::begin);
         complete_bytes(b, box_bytes(m), where);
       },
       block.grid().options.async, block.random());
@@ -152,7 +160,12 @@ void store(const CUtensorMap* map, int rank, const void* shared,
       .start(
           [=] {
             for_chunks(m, from, at, [](const std::byte* chunk, std::byte* to, std::size_t bytes) {
-              if (bytes > 0) std::memcpy(to, chunk, bytes);
+              if (bytes == 0) return;
+              if (observer != nullptr) {
+                observer->reads(chunk, bytes);
+                observer->writes(to, bytes);
+              }
+              std::memcpy(to, chunk, bytes);
             });
           },
           block.grid().options.async, block.random());

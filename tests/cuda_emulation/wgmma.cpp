@@ -5,6 +5,7 @@
 
 #include "block.h"
 #include "mbarrier.h"
+#include "observer.h"
 
 namespace grist::emu {
 
@@ -29,6 +30,7 @@ class Matrix {
     const std::uint32_t address = plain ^ ((plain >> 7 & 7U) << 4);
     const std::byte* p = shared.data() + (std::int64_t{address} - shared.address(shared.data()));
     if (!shared.contains(p, 2)) fail("wgmma reads outside shared memory", {});
+    if (observer != nullptr) observer->reads(p, 2);
     std::uint16_t bits = 0;
     std::memcpy(&bits, p, sizeof bits);
     return __uint_as_float(std::uint32_t{bits} << 16);
@@ -121,6 +123,8 @@ void combine_commit(void* const*, unsigned) {
 
 void combine_wait(void* const* payloads, unsigned) {
   find_this_block()->proxy().products(this_warpgroup()).wait(*static_cast<const int*>(payloads[0]));
+  if (observer != nullptr)
+    observer->meet(this_warpgroup() * kWarpgroupThreads, kWarpgroupThreads, ~0U);
 }
 
 struct StmatrixPayload {
@@ -176,6 +180,7 @@ void stmatrix_x4(void* row, const std::uint32_t (&r)[4], Where where) {
     emu::fail("stmatrix to an address not aligned to 16 bytes", where);
   if (!emu::find_this_block()->shared().contains(row, 16))
     emu::fail("stmatrix to outside shared memory", where);
+  if (emu::observer != nullptr) emu::observer->writes(row, 16);
   emu::StmatrixPayload p = {static_cast<std::byte*>(row), r};
   emu::warp_collective("stmatrix", ~0U, emu::combine_stmatrix, &p, where);
 }

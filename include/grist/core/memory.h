@@ -18,14 +18,15 @@ enum class Device : std::uint8_t { cpu, cuda };
 // registered with it.
 class MemoryLedger {
  public:
-  void add(std::string_view label, std::size_t bytes);
-  void remove(std::string_view label, std::size_t bytes);
+  void add(std::string_view label, std::size_t bytes, Device device = Device::cpu);
+  void remove(std::string_view label, std::size_t bytes, Device device = Device::cpu);
   struct Entry {
     std::string label;
     std::size_t bytes = 0;
+    Device device = Device::cpu;
   };
   const std::vector<Entry>& entries() const { return entries_; }  // in order of first use
-  std::size_t total_bytes() const;
+  std::size_t total_bytes(Device device = Device::cpu) const;
 
  private:
   std::vector<Entry> entries_;

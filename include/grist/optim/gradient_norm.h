@@ -16,12 +16,13 @@ class GradientNorm {
   // f32 of any shape: whole tensors, or pieces that begin at a chunk's edge and end at one or at
   // the tensor's end. What they point into must outlive this.
   explicit GradientNorm(const std::vector<ConstTensorView>& gradients);
-  std::int64_t num_partials() const { return static_cast<std::int64_t>(chunks_.size()); }
-  // out: (num_partials) f64 on the context's device, in the order of the pieces.
+  std::int64_t num_partials() const { return static_cast<std::int64_t>(chunks_.size() / 2); }
+  // Needs ctx.scratch on a GPU. out: (num_partials) f64 on the context's device, in the order of
+  // the pieces.
   void partials(const Context& ctx, const TensorView& out) const;
 
  private:
-  std::vector<ConstTensorView> chunks_;
+  std::vector<std::int64_t> chunks_;  // address and size of each (ops/optimizer.h)
 };
 
 // sqrt(tree over partials); partials: (n) f64 of all chunks in name order, on the context's device.

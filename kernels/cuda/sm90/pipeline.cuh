@@ -105,6 +105,12 @@ template <class Memory> class LateArrival {
 
 // ---- the warpgroups that multiply ---------------------------------------------------------------
 
+// The same matrix some bytes further on in shared memory: the descriptor's low bits are the address
+// in units of 16 bytes.
+__device__ inline std::uint64_t moved(std::uint64_t matrix, int bytes) {
+  return matrix + static_cast<std::uint64_t>(bytes >> 4);
+}
+
 // acc (64, kWidth) = the product over `depths` stages; this warpgroup's rows. `a_bytes` is where
 // they start in a stage. kMnMajor: the operand's lines lie along the rows or columns of the output.
 template <bool kMnMajorA, bool kMnMajorB, class Memory>
@@ -113,17 +119,19 @@ __device__ inline void multiply(float (&acc)[Memory::kWidth / 2], Memory& m, int
   constexpr int kStep = 16;  // depth of a wgmma
   constexpr int kStepA = kMnMajorA ? kStep * kLineBytes : kStep * 2;
   constexpr int kStepB = kMnMajorB ? kStep * kLineBytes : kStep * 2;
+  const auto first_a = ptx::swizzled_matrix(m.a[0] + a_bytes, 8 * kLineBytes, kBoxBytes);
+  const auto first_b = ptx::swizzled_matrix(m.b[0], 8 * kLineBytes, kBoxBytes);
   const bool announces = threadIdx.x % kWarp == 0;
   int previous = 0;
   for (int i = 0; i < depths; ++i) {
+    const auto a = moved(first_a, at.stage * Memory::kBytesA);
+    const auto b = moved(first_b, at.stage * Memory::kBytesB);
     ptx::barrier_wait(&m.full[at.stage], at.parity);
     ptx::wgmma_fence();
 #pragma unroll
     for (int k = 0; k < kDepth / kStep; ++k) {
-      const auto a =
-          ptx::swizzled_matrix(m.a[at.stage] + a_bytes + k * kStepA, 8 * kLineBytes, kBoxBytes);
-      const auto b = ptx::swizzled_matrix(m.b[at.stage] + k * kStepB, 8 * kLineBytes, kBoxBytes);
-      ptx::wgmma<Memory::kWidth, kMnMajorA, kMnMajorB>(acc, a, b, i > 0 || k > 0);
+      ptx::wgmma<Memory::kWidth, kMnMajorA, kMnMajorB>(acc, moved(a, k * kStepA),
+                                                       moved(b, k * kStepB), i > 0 || k > 0);
     }
     ptx::wgmma_commit();
     ptx::wgmma_wait<1>();  // the stage before is read

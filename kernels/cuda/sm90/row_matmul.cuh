@@ -110,10 +110,14 @@ __device__ inline void multiply_tiles(const RowMatmul<Epilogue>& p, RowMemory<Ep
   unsigned char* scratch = mine + ChunkWriter::kBytes;
   Position<Epilogue::kStages> at;
   const int depths = (p.depth + kDepth - 1) / kDepth, count = *p.list.count;
+  const int tiles = count * p.columns, step = static_cast<int>(gridDim.x);
   float acc[Epilogue::kWidth / 2] = {};
-  for (int t = static_cast<int>(blockIdx.x); t < count * p.columns;
-       t += static_cast<int>(gridDim.x)) {
-    const RowTile tile = row_tile(p.list, count, p.columns, t);
+  RowTile next = {};
+  if (static_cast<int>(blockIdx.x) < tiles)
+    next = row_tile(p.list, count, p.columns, static_cast<int>(blockIdx.x));
+  for (int t = static_cast<int>(blockIdx.x); t < tiles; t += step) {
+    const RowTile tile = next;
+    if (t + step < tiles) next = row_tile(p.list, count, p.columns, t + step);  // comes meanwhile
     const int skipped = warpgroup * kRows;
     const Part part = {tile.block.row + skipped, max(0, min(kRows, tile.block.rows - skipped)),
                        tile.column, warpgroup};

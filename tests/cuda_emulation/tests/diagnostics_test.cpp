@@ -134,6 +134,22 @@ TEST(Diagnostics, DivisionByZeroAndFullStack) {
   EXPECT_REPORT(report_of(divide_kernel, 1, 1, 0, x.get()), "division by zero");
 }
 
+// GRIST_EMU_PROTECT is read once, so a process of its own.
+TEST(DiagnosticsDeathTest, TheHostTouchesDeviceMemory) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "the address sanitizer has words of its own";
+#endif
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_DEATH(
+      {
+        setenv("GRIST_EMU_PROTECT", "1", 1);
+        const DeviceArray<float> x(std::vector<float>(8, 1.0F));
+        if (start(store_kernel, 1, 1, 0, x.get(), 3) != cudaSuccess || x.host()[4] != 1.0F) exit(0);
+        static_cast<volatile float*>(x.get())[2] = 1.0F;
+      },
+      "the host touches device memory");
+}
+
 TEST(Diagnostics, Launches) {
   EXPECT_REPORT(report_of(exited_kernel, 1, 2048, 0), "2048 threads");
   cudaLaunchConfig_t config = {};
@@ -142,6 +158,8 @@ TEST(Diagnostics, Launches) {
   config.dynamicSmemBytes = 60 * 1024;
   EXPECT_NE(cudaLaunchKernelEx(&config, wait_forever_kernel), cudaSuccess);
   EXPECT_REPORT(take_report(), "61440 bytes of dynamic shared memory");
+  std::vector<float> host(4);
+  EXPECT_REPORT(report_of(store_kernel, 1, 1, 0, host.data(), 0), "a pointer to host memory");
 }
 
 }  // namespace

@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <functional>
 #include <string>
 
 extern constinit thread_local uint3 threadIdx;
@@ -69,12 +68,6 @@ void pause_for_others(Where where);
 void* dynamic_shared(std::size_t bytes, std::size_t alignment, Where where);
 // The 32-bit address that hardware would give a shared-memory pointer of this block.
 std::uint32_t shared_address(const void* p, Where where);
-
-// Work of the block that takes place at any moment from now on without a thread (a bulk copy).
-// Eager: now; lazy: when no thread can go on; random: some time. The block does not end before.
-void defer(std::function<void()> work);
-// A thread that polls (pause) may find what it waits for: those that do look again.
-void progress();
 
 int lane();  // of the running thread
 

@@ -13,6 +13,17 @@ namespace grist::emu {
 cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel,
                    std::function<void()> body);
 
+// An argument's bytes may hold no pointer to the host's own memory.
+cudaError_t check_argument(const void* argument, std::size_t bytes);
+template <class T> cudaError_t check_argument(T& copy) {
+#if __has_builtin(__builtin_clear_padding)
+  __builtin_clear_padding(&copy);  // where anything may lie
+  return check_argument(&copy, sizeof copy);
+#else
+  return cudaSuccess;
+#endif
+}
+
 }  // namespace grist::emu
 
 // The toolkit's template of this name would need the registered kernels of nvcc.
@@ -20,6 +31,12 @@ template <class... Parameters, class... Arguments>
 cudaError_t grist_emulated_launch(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                   Arguments&&... arguments) {
   std::tuple<std::decay_t<Parameters>...> copies(std::forward<Arguments>(arguments)...);
+  cudaError_t status = cudaSuccess;
+  const auto check = [&status](auto& copy) {
+    if (status == cudaSuccess) status = grist::emu::check_argument(copy);
+  };
+  std::apply([&check](auto&... copy) { (check(copy), ...); }, copies);
+  if (status != cudaSuccess) return status;
   return grist::emu::launch(*config, reinterpret_cast<const void*>(kernel),
                             [kernel, copies] { std::apply(kernel, copies); });
 }

@@ -1,4 +1,4 @@
-#include "nccl.h"
+#include "nccl_library.h"
 
 #include <dlfcn.h>
 

@@ -1,0 +1,42 @@
+#pragma once
+// What the race checker (race/) hears of a block besides its loads and stores. Null in ordinary
+// programs.
+#include <cstddef>
+
+#include "emulation/engine.h"
+
+namespace grist::emu {
+
+class Observer {
+ public:
+  virtual ~Observer() = default;
+  virtual void launch_begins() = 0;
+  virtual void block_begins(int threads) = 0;
+  // What `thread` has done so far is before what those do who acquire `object` from now on.
+  virtual void release(int thread, const void* object) = 0;
+  virtual void acquire(int thread, const void* object) = 0;
+  virtual void forget(const void* object) = 0;
+  // An asynchronous copy by `thread`: from begin to end nobody may touch the destination. At its
+  // end it counts as a store of that thread at that moment, or still as one at its begin.
+  virtual void copy_begins(int thread, const void* to, std::size_t bytes) = 0;
+  enum class StoreAt { begin, end };
+  virtual void copy_ends(int thread, const void* to, std::size_t bytes, StoreAt at) = 0;
+  // By the engine for the running thread (ldmatrix and the like).
+  virtual void reads(const void* p, std::size_t bytes) = 0;
+  virtual void writes(const void* p, std::size_t bytes) = 0;
+  // Threads [first, first + count) whose bit of `mask` (repeated) is set see each other's memory.
+  void meet(int first, int count, unsigned mask) {
+    const auto all = [&](auto&& f) {
+      for (int i = 0; i < count; ++i) {
+        if ((mask >> i % kWarpLanes & 1U) != 0) f(first + i);
+      }
+    };
+    all([this](int t) { release(t, this); });
+    all([this](int t) { acquire(t, this); });
+    forget(this);
+  }
+};
+
+extern Observer* observer;
+
+}  // namespace grist::emu

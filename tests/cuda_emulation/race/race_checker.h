@@ -1,0 +1,76 @@
+#pragma once
+// Finds loads and stores of two threads that nothing orders, whatever the order in which they took
+// place in this run. Vector clocks a block, a record of the last accesses every two bytes of
+// memory. One OS thread.
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "../observer.h"
+
+namespace grist::emu {
+
+class Block;
+
+class RaceChecker final : public Observer {
+ public:
+  enum class Kind : std::uint8_t { read, write, atomic };
+
+  void launch_begins() override { first_block_ = block_ + 1; }
+  void block_begins(int threads) override;
+  void release(int thread, const void* object) override;
+  void acquire(int thread, const void* object) override;
+  void forget(const void* object) override { objects_.erase(object); }
+  void copy_begins(int thread, const void* to, std::size_t bytes) override;
+  void copy_ends(int thread, const void* to, std::size_t bytes, StoreAt at) override;
+  void reads(const void* p, std::size_t bytes) override;
+  void writes(const void* p, std::size_t bytes) override;
+
+  // A load or store by the instruction `code`, if a kernel runs and the memory is shared or the
+  // device's.
+  void access(const void* p, std::size_t bytes, Kind kind, const void* code);
+
+ private:
+  using Clock = std::vector<std::uint32_t>;  // by thread
+  struct Access {
+    std::uint64_t block = 0;  // number since the program began; 0: none
+    const void* code = nullptr;
+    std::uint32_t clock = 0;
+    std::uint16_t thread = 0;
+    Kind kind = Kind::read;
+  };
+  struct Cell {
+    Access write;
+    std::array<Access, 2> reads;
+    bool in_flight = false;  // a copy writes it
+  };
+  static constexpr std::uintptr_t kCellBytes = 2;
+  static constexpr std::uintptr_t kPageBytes = 4096;
+  using Page = std::array<Cell, kPageBytes / kCellBytes>;
+
+  enum class Memory { other, shared, global };
+  Memory memory_of(const void* p, std::size_t bytes);
+  Cell& cell(std::uintptr_t address);
+  template <class F> void for_cells(const void* p, std::size_t bytes, F&& f);
+  bool conflict(const Access& before, const Access& now, Memory memory) const;
+  void visit(Cell& c, const Access& now, Memory memory, const void* p);
+  [[noreturn]] void report(const char* what, const Access& before, const Access& now,
+                           const void* p);
+  void keep_read(Cell& c, const Access& now, Memory memory) const;
+
+  std::uint64_t block_ = 0;        // the running one
+  std::uint64_t first_block_ = 1;  // of this launch
+  std::vector<Clock> clocks_;      // by thread
+  std::unordered_map<const void*, Clock> objects_;
+  std::unordered_map<std::uintptr_t, std::unique_ptr<Page>> pages_;
+  std::uintptr_t last_page_number_ = 0;
+  Page* last_page_ = nullptr;
+  std::uintptr_t range_begin_ = 0;  // of device memory, met last
+  std::uintptr_t range_end_ = 0;
+};
+
+RaceChecker& race_checker();
+
+}  // namespace grist::emu
