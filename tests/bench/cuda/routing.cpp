@@ -7,77 +7,121 @@
 
 namespace grist::bench {
 
-void measure_routing(const Bench& b) {
-  const Sizes& s = b.sizes;
-  const std::int64_t N = s.N, E = s.E, K = s.K, R = N * K, S = 8;
-  Operands o(b.ctx);
-  const DType f32 = DType::f32, i32 = DType::i32, f64 = DType::f64;
-  const TensorView logits = o.normals(f32, {N, E}), dlogits = o.empty(f32, {N, E}),
-                   ids = o.empty(i32, {N, K}), weights = o.empty(f32, {N, K}),
-                   offsets = o.empty(i32, {E + 1}), row_token = o.empty(i32, {R}),
-                   row_weight = o.empty(f32, {R}), slot_row = o.empty(i32, {N, K}),
-                   counts = o.empty(DType::i64, {1, E}), fractions = o.empty(f32, {1, E}),
-                   prob_sums = o.empty(f64, {1, E}), scalars = o.empty(f64, {3});
-  const std::string text = fmt::format("N={} E={} K={}", N, E, K);
-  const double table = 4 * static_cast<double>(N * E), slots = 4 * static_cast<double>(R);
-  b.table.measure(
-      {.kernel = "router_forward", .shape = text, .bytes = table + 2 * slots, .run = [&] {
-         ops::router_forward(b.ctx, {.ids = ids, .weights = weights, .logits = logits, .mode = {}});
-       }});
-  ops::router_forward(b.ctx, {.ids = ids, .weights = weights, .logits = logits, .mode = {}});
-  const auto plan = [&] {
-    ops::dispatch_plan(b.ctx, {.expert_offsets = offsets,
-                               .row_token = row_token,
-                               .row_weight = row_weight,
-                               .slot_row = slot_row,
-                               .ids = ids,
-                               .weights = weights,
-                               .num_experts = E});
+namespace {
+
+// Routing of N tokens; the bytes of its largest operands.
+struct Routing {
+  Routing(const Bench& b, Operands& o)
+      : N(b.sizes.N),
+        E(b.sizes.E),
+        K(b.sizes.K),
+        R(N * K),
+        logits(o.normals(DType::f32, {N, E})),
+        ids(o.empty(DType::i32, {N, K})),
+        weights(o.empty(DType::f32, {N, K})),
+        offsets(o.empty(DType::i32, {E + 1})),
+        row_token(o.empty(DType::i32, {R})),
+        row_weight(o.empty(DType::f32, {R})),
+        slot_row(o.empty(DType::i32, {N, K})),
+        fractions(o.empty(DType::f32, {1, E})),
+        text(fmt::format("N={} E={} K={}", N, E, K)),
+        table(static_cast<double>(logits.bytes())),
+        slots(static_cast<double>(ids.bytes())) {}
+  std::int64_t N, E, K, R;
+  TensorView logits, ids, weights, offsets, row_token, row_weight, slot_row, fractions;
+  std::string text;
+  double table, slots;
+};
+
+void measure_forward(const Bench& b, Operands& o, const Routing& r) {
+  const auto forward = [&] {
+    ops::router_forward(b.ctx,
+                        {.ids = r.ids, .weights = r.weights, .logits = r.logits, .mode = {}});
   };
-  b.table.measure({.kernel = "dispatch_plan", .shape = text, .bytes = 5 * slots, .run = plan});
+  b.table.measure({.kernel = "router_forward",
+                   .shape = r.text,
+                   .bytes = r.table + 2 * r.slots,
+                   .run = forward});
+  forward();
+  const auto plan = [&] {
+    ops::dispatch_plan(b.ctx, {.expert_offsets = r.offsets,
+                               .row_token = r.row_token,
+                               .row_weight = r.row_weight,
+                               .slot_row = r.slot_row,
+                               .ids = r.ids,
+                               .weights = r.weights,
+                               .num_experts = r.E});
+  };
+  b.table.measure({.kernel = "dispatch_plan", .shape = r.text, .bytes = 5 * r.slots, .run = plan});
   plan();
+  const TensorView counts = o.empty(DType::i64, {1, r.E}), sums = o.empty(DType::f64, {1, r.E}),
+                   scalars = o.empty(DType::f64, {3});
   const auto statistics = [&] {
     ops::router_statistics(b.ctx, {.counts = counts,
-                                   .fractions = fractions,
-                                   .prob_sums = prob_sums,
+                                   .fractions = r.fractions,
+                                   .prob_sums = sums,
                                    .scalars = scalars,
-                                   .logits = logits,
-                                   .ids = ids,
-                                   .weights = weights,
+                                   .logits = r.logits,
+                                   .ids = r.ids,
+                                   .weights = r.weights,
                                    .mode = {}});
   };
   b.table.measure({.kernel = "router_statistics",
-                   .shape = text,
-                   .bytes = table + 2 * slots,
+                   .shape = r.text,
+                   .bytes = r.table + 2 * r.slots,
                    .run = statistics});
   statistics();
-  b.table.measure(
-      {.kernel = "router_backward", .shape = text, .bytes = 2 * table + 4 * slots, .run = [&] {
-         ops::router_backward(b.ctx, {.dlogits = dlogits,
-                                      .logits = logits,
-                                      .ids = ids,
-                                      .weights = weights,
-                                      .drow_weight = row_weight,
-                                      .slot_row = slot_row,
-                                      .load_fraction = fractions,
-                                      .aux_scale = 0.01F,
-                                      .z_scale = 1e-3F,
-                                      .mode = {}});
-       }});
-  const std::vector<std::int32_t> each(static_cast<std::size_t>(S * E),
-                                       static_cast<std::int32_t>(R / (S * E)));
-  const TensorView sources = o.of(each, {S, E}), by_source = o.empty(i32, {E * S + 1}),
-                   received = o.empty(i32, {R}), inverse = o.empty(i32, {R});
-  b.table.measure({.kernel = "regroup_plan",
-                   .shape = fmt::format("S={} E={} R={}", S, E, R),
-                   .bytes = 2 * slots,
+}
+
+void measure_backward(const Bench& b, Operands& o, const Routing& r) {
+  const TensorView dlogits = o.empty(DType::f32, {r.N, r.E});
+  b.table.measure({.kernel = "router_backward",
+                   .shape = r.text,
+                   .bytes = 2 * r.table + 4 * r.slots,
                    .run = [&] {
-                     ops::regroup_plan(b.ctx, {.expert_offsets = offsets,
-                                               .source_offsets = by_source,
+                     ops::router_backward(b.ctx, {.dlogits = dlogits,
+                                                  .logits = r.logits,
+                                                  .ids = r.ids,
+                                                  .weights = r.weights,
+                                                  .drow_weight = r.row_weight,
+                                                  .slot_row = r.slot_row,
+                                                  .load_fraction = r.fractions,
+                                                  .aux_scale = 0.01F,
+                                                  .z_scale = 1e-3F,
+                                                  .mode = {}});
+                   }});
+}
+
+// Rows of eight ranks, the same number from each for each expert.
+void measure_regroup(const Bench& b, Operands& o, const Routing& r) {
+  constexpr std::int64_t S = 8;
+  const std::vector<std::int32_t> each(static_cast<std::size_t>(S * r.E),
+                                       static_cast<std::int32_t>(r.R / (S * r.E)));
+  const TensorView counts = o.of(each, {S, r.E}), offsets = o.empty(DType::i32, {r.E * S + 1}),
+                   received = o.empty(DType::i32, {r.R}), inverse = o.empty(DType::i32, {r.R});
+  b.table.measure({.kernel = "regroup_plan",
+                   .shape = fmt::format("S={} E={} R={}", S, r.E, r.R),
+                   .bytes = 2 * r.slots,
+                   .run = [&] {
+                     ops::regroup_plan(b.ctx, {.expert_offsets = r.offsets,
+                                               .source_offsets = offsets,
                                                .row_received = received,
                                                .received_row = inverse,
-                                               .counts = sources});
+                                               .counts = counts});
                    }});
+}
+
+}  // namespace
+
+void measure_routing(const Bench& b) {
+  if (!b.table.wants({"router_forward", "dispatch_plan", "router_statistics", "router_backward",
+                      "regroup_plan"}))
+    return;
+  Operands o(b.ctx);
+  const Routing r(b, o);
+  measure_forward(b, o, r);
+  measure_backward(b, o, r);
+  measure_regroup(b, o, r);
 }
 
 }  // namespace grist::bench
