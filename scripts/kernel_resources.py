@@ -25,9 +25,7 @@ OPCODES = {0x23C: "HMMA", 0x9F0: "HGMMA"}
 HOT = re.compile(r"matmul|attention|expert|linear|cross_entropy")
 NEEDS_HGMMA = re.compile(r"matmul|attention")
 # (file, kernel, architecture) -> bytes of spills that are known: few, to be got rid of.
-KNOWN_SPILLS = {
-    ("kernels/cuda/attention_mma.cu", "attention::mma::forward_kernel<128>", "sm_90a"): 64,
-}
+KNOWN_SPILLS = {}
 COMPLAINT = re.compile(r"warning|\(C7\d+\)", re.IGNORECASE)
 
 HEAD = """# What the kernels need
