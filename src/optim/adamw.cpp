@@ -69,31 +69,34 @@ Optimizer::Optimizer(const OptimConfig& config, std::vector<OptimizerEntry> entr
 
 // The CPU's threads share tensors by chunks. A GPU wants few and long runs: tensors that lie behind
 // each other in all four arenas become one.
-void Optimizer::add_slices(const OptimizerEntry& entry, Device device) {
-  const std::int64_t n = entry.param.numel();
+void Optimizer::add_slices(const OptimizerEntry& e, Device device) {
+  const std::int64_t n = e.param.numel();
+  const auto slice = [&](std::int64_t begin, std::int64_t end) -> Slice {
+    return {rows(e.param, begin, end),
+            rows(e.m, begin, end),
+            rows(e.v, begin, end),
+            rows(e.grad, begin, end),
+            e.decay,
+            e.lr_factor};
+  };
   if (device == Device::cpu) {
-    for (std::int64_t begin = 0; begin < n; begin += ops::kNormChunk) {
-      const std::int64_t end = std::min(n, begin + ops::kNormChunk);
-      Slice s{entry};
-      for (TensorView* v : {&s.what.param, &s.what.m, &s.what.v}) *v = rows(*v, begin, end);
-      s.what.grad = rows(entry.grad, begin, end);
-      slices_.push_back(std::move(s));
-    }
+    for (std::int64_t begin = 0; begin < n; begin += ops::kNormChunk)
+      slices_.push_back(slice(begin, std::min(n, begin + ops::kNormChunk)));
     return;
   }
+  if (n == 0) return;
   const auto follows = [](const ConstTensorView& a, const ConstTensorView& b) {
     return static_cast<const std::byte*>(a.data) + a.bytes() == b.data;
   };
-  if (n == 0) return;
-  OptimizerEntry* last = slices_.empty() ? nullptr : &slices_.back().what;
-  if (last != nullptr && last->decay == entry.decay && last->lr_factor == entry.lr_factor &&
-      follows(last->param, entry.param) && follows(last->m, entry.m) && follows(last->v, entry.v) &&
-      follows(last->grad, entry.grad)) {
+  Slice* last = slices_.empty() ? nullptr : &slices_.back();
+  if (last != nullptr && last->decay == e.decay && last->lr_factor == e.lr_factor &&
+      follows(last->param, e.param) && follows(last->m, e.m) && follows(last->v, e.v) &&
+      follows(last->grad, e.grad)) {
     const Shape both = {last->param.numel() + n};
     last->param.shape = last->m.shape = last->v.shape = last->grad.shape = both;
     return;
   }
-  slices_.push_back({entry});
+  slices_.push_back(slice(0, n));
 }
 
 void Optimizer::set_adam_steps(std::int64_t n) {
@@ -104,17 +107,16 @@ void Optimizer::set_adam_steps(std::int64_t n) {
 void Optimizer::apply(const Context& ctx, double lr) {
   parallel_for(ctx, static_cast<std::int64_t>(slices_.size()), [&](std::int64_t i, int /*worker*/) {
     const Slice& s = slices_[static_cast<std::size_t>(i)];
-    const OptimizerEntry& e = s.what;
-    ops::adamw(ctx, {.param = e.param,
-                     .m = e.m,
-                     .v = e.v,
-                     .grad = e.grad,
+    ops::adamw(ctx, {.param = s.param,
+                     .m = s.m,
+                     .v = s.v,
+                     .grad = s.grad,
                      .control = control_,
-                     .lr = static_cast<float>(lr * e.lr_factor),
+                     .lr = static_cast<float>(lr * s.lr_factor),
                      .beta1 = static_cast<float>(config_.adam_beta1),
                      .beta2 = static_cast<float>(config_.adam_beta2),
                      .eps = static_cast<float>(config_.adam_eps),
-                     .weight_decay = e.decay ? static_cast<float>(config_.weight_decay) : 0.0F,
+                     .weight_decay = s.decay ? static_cast<float>(config_.weight_decay) : 0.0F,
                      .step = adam_steps_ + 1});
   });
 }

@@ -62,9 +62,11 @@ class Optimizer {
   const std::vector<OptimizerEntry>& entries() const { return entries_; }  // by (name, begin)
 
  private:
-  struct Slice {          // a run of elements with the same settings: the unit of parallel work
-    OptimizerEntry what;  // of which name and begin say nothing
-    std::int64_t size() const { return what.param.numel(); }
+  struct Slice {  // a run of elements with the same settings: the unit of parallel work
+    TensorView param, m, v;
+    ConstTensorView grad;
+    bool decay = false;
+    double lr_factor = 1.0;
   };
   void add_slices(const OptimizerEntry& entry, Device device);
   void apply(const Context& ctx, double lr);
