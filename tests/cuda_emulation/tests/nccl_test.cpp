@@ -2,6 +2,7 @@
 // found.
 #include <nccl.h>
 
+#include <latch>
 #include <thread>
 
 #include "emulated.h"
@@ -93,13 +94,16 @@ TEST(NcclShim, FindsMemoryThatIsNotTheDevices) {
 }
 
 TEST(NcclShim, FindsMessagesThatNobodyReceives) {
-  on_two_ranks([](Rank& r, int rank) {
+  std::latch all_sent(1);
+  on_two_ranks([&](Rank& r, int rank) {
     if (rank == 0) {
       EXPECT_EQ(ncclSend(r.memory, 4, ncclInt8, 1, r.comm, r.stream), ncclSuccess);
       EXPECT_EQ(both_ways(r, 1, 4, 4), ncclSuccess);
+      all_sent.count_down();
       EXPECT_EQ(ncclCommDestroy(r.comm), ncclSuccess);
     } else {
       EXPECT_EQ(both_ways(r, 0, 4, 4), ncclSuccess);
+      all_sent.wait();
       EXPECT_NE(ncclCommDestroy(r.comm), ncclSuccess);
     }
   });
