@@ -157,8 +157,12 @@ std::string bad_launch(const cudaLaunchConfig_t& c, const void* kernel) {
 }  // namespace
 
 // Words that are addresses of mapped pages, but not of device or pinned memory. Two small numbers
-// side by side can look like an address; that it is mapped too is not to be expected.
+// side by side can look like an address; that it is mapped too is not to be expected, but where the
+// address sanitizer maps terabytes of shadow: there nothing is looked for.
 cudaError_t check_argument(const void* argument, std::size_t bytes) {
+#if defined(__SANITIZE_ADDRESS__)
+  return cudaSuccess;
+#endif
   constexpr std::uintptr_t kPage = 4096;
   for (std::size_t at = 0; at + 8 <= bytes; at += 8) {
     std::uintptr_t word = 0;
