@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "capture.h"
 #include "device_memory.h"
 #include "emulation/control.h"
 #include "shared_memory.h"
@@ -72,6 +73,10 @@ std::string bad_operand(const void* p, std::size_t bytes, bool on_device, const 
     return std::string(what) + ": " + bytes_of(bytes, r, p);
   return "";
 }
+
+// For calls that act at once, whatever waits on streams.
+#define GRIST_REFUSE_UNSAFE(call) \
+  if (const cudaError_t bad = refuse_unsafe(call)) return bad
 
 bool is_device(const void* p) {
   return find_range(p).place == Place::device;
@@ -238,12 +243,14 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const voi
 // ---- memory -------------------------------------------------------------------------------------
 
 cudaError_t cudaMalloc(void** p, std::size_t bytes) {
+  GRIST_REFUSE_UNSAFE("cudaMalloc");
   *p = bytes == 0 ? nullptr : allocate_device(bytes, current_device());
   if (bytes != 0 && *p == nullptr) return report(cudaErrorMemoryAllocation, "out of memory");
   return cudaSuccess;
 }
 cudaError_t cudaFree(void* p) {
   if (p == nullptr) return cudaSuccess;
+  GRIST_REFUSE_UNSAFE("cudaFree");
   const cudaError_t status = drain_device();
   bool overrun = false;
   if (!release_device(p, overrun))
@@ -264,6 +271,7 @@ cudaError_t cudaFreeAsync(void* p, cudaStream_t stream) {
   });
 }
 cudaError_t cudaHostAlloc(void** p, std::size_t bytes, unsigned) {
+  GRIST_REFUSE_UNSAFE("cudaMallocHost");
   *p = allocate_pinned(bytes);
   return *p == nullptr ? report(cudaErrorMemoryAllocation, "out of memory") : cudaSuccess;
 }
@@ -272,6 +280,7 @@ cudaError_t cudaMallocHost(void** p, std::size_t bytes) {
 }
 cudaError_t cudaFreeHost(void* p) {
   if (p == nullptr) return cudaSuccess;
+  GRIST_REFUSE_UNSAFE("cudaFreeHost");
   const cudaError_t status = drain_device();
   if (!release_pinned(p))
     return report(cudaErrorInvalidValue, "cudaFreeHost of what cudaMallocHost did not give");
@@ -303,6 +312,10 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
   std::string bad = bad_operand(to, bytes, to_device, "destination of a copy");
   if (bad.empty()) bad = bad_operand(from, bytes, from_device, "source of a copy");
   if (!bad.empty()) return report(cudaErrorInvalidValue, bad);
+  if (find_range(to_device ? from : to).place == Place::pageable && !(to_device && from_device)) {
+    if (const cudaError_t refused = refuse_on_captured(stream, "a copy of pageable host memory"))
+      return refused;
+  }
   if (deferred() && !from_device && find_range(from).place == Place::pageable) {
     auto staged = std::make_shared<std::vector<std::byte>>(
         static_cast<const std::byte*>(from), static_cast<const std::byte*>(from) + bytes);
@@ -319,6 +332,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
   return cudaStreamSynchronize(stream);  // pageable host memory is written before the call ends
 }
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
+  GRIST_REFUSE_UNSAFE("cudaMemcpy");
   const cudaError_t status = cudaMemcpyAsync(to, from, bytes, kind, nullptr);
   return status != cudaSuccess ? status : cudaStreamSynchronize(nullptr);
 }
