@@ -89,7 +89,38 @@ class Runtime final : public DeviceRuntime {
   void order(CUevent_st* earlier, CUstream_st* later) override {
     check(cudaStreamWaitEvent(native(later), earlier, 0), "event");
   }
+  void wait(CUevent_st* m) override { check(cudaEventSynchronize(m), "the GPU's work"); }
   void destroy_mark(CUevent_st* m) noexcept override { cudaEventDestroy(m); }
+
+  // Other threads' calls (a background save, other ranks in tests) are theirs to make.
+  void begin_capture(CUstream_st* s) override {
+    check(cudaStreamBeginCapture(native(s), cudaStreamCaptureModeThreadLocal), "capture");
+  }
+  CUgraphExec_st* end_capture(CUstream_st* s) override {
+    cudaGraph_t graph = nullptr;
+    check(cudaStreamEndCapture(native(s), &graph), "capture");
+    std::size_t nodes = 0;
+    cudaGraphExec_t exec = nullptr;
+    cudaError_t status = cudaGraphGetNodes(graph, nullptr, &nodes);
+    if (status == cudaSuccess && nodes > 0) status = cudaGraphInstantiate(&exec, graph, 0);
+    cudaGraphDestroy(graph);
+    check(status, "graph");
+    return exec;
+  }
+  void abandon_capture(CUstream_st* s) noexcept override {
+    cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
+    cudaStreamIsCapturing(native(s), &capturing);
+    if (capturing != cudaStreamCaptureStatusNone) {
+      cudaGraph_t graph = nullptr;
+      cudaStreamEndCapture(native(s), &graph);
+      if (graph != nullptr) cudaGraphDestroy(graph);
+    }
+    cudaGetLastError();  // the failure was told; later calls must not meet it again
+  }
+  void launch(CUgraphExec_st* graph, CUstream_st* s) override {
+    check(cudaGraphLaunch(graph, native(s)), "launch of a graph");
+  }
+  void destroy_graph(CUgraphExec_st* graph) noexcept override { cudaGraphExecDestroy(graph); }
 
   void copy_in(CUstream_st* s, void* to, const void* from, std::size_t bytes) override {
     check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, native(s)), "copy to the GPU");
