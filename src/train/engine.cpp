@@ -95,6 +95,8 @@ Engine::Engine(const Config& config, comm::Communicator& world, const Context& c
   if (ctx.device == Device::cuda && config.train.cuda_graphs == "auto" &&
       activations_->exchange() == nullptr)
     graphs_.emplace(ctx);
+  make_room(static_cast<std::size_t>(config.train.global_batch_size /
+                                     (config.train.micro_batch_size * world.size())));
 }
 
 void Engine::initialize() {

@@ -2,6 +2,7 @@
 #include "grist/core/graph.h"
 
 #include "fixture.h"
+#include "grist/core/error.h"
 #include "grist/core/uploads.h"
 #include "grist/ops/optimizer.h"
 
