@@ -10,9 +10,18 @@ namespace grist {
 namespace {
 
 using test::CudaContext;
-using test::for_each_schedule;
 using test::OnDevice;
 using Floats = std::vector<float>;
+
+// With work that is done at once, and with work that is done late.
+template <class F> void for_both_kinds_of_streams(F&& body) {
+  for (const bool late : {false, true}) {
+    SCOPED_TRACE(late ? "late" : "at once");
+    test::use({.name = "streams", .seed = 5, .deferred = late});
+    body();
+  }
+  test::use(test::schedules().front());
+}
 
 // y = 0, then y += x as often as said, with a cut between any two.
 class Sums {
@@ -45,7 +54,7 @@ class Sums {
 };
 
 TEST(GraphCache, RecordsTheSecondTimeAndReadsTheDeviceLater) {
-  for_each_schedule([] {
+  for_both_kinds_of_streams([] {
     const CudaContext ctx;
     GraphCache graphs(*ctx);
     Sums sums(*ctx);
@@ -100,7 +109,7 @@ TEST(GraphCache, GoesOnWithoutWhereWorkCannotBeRecorded) {
 
 // The host writes the next rounds while the device has not read the last ones.
 TEST(Uploads, KeepEveryRound) {
-  for_each_schedule([] {
+  for_both_kinds_of_streams([] {
     const CudaContext ctx;
     constexpr std::int64_t kRounds = 6, n = 100;
     Uploads uploads(n * sizeof(float) + Uploads::kAlign, nullptr);
