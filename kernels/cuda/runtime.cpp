@@ -31,8 +31,9 @@ void bind_thread() {
 
 class Runtime final : public DeviceRuntime {
  public:
-  std::string description;
+  std::string description, kind_of_device;
   std::string describe() const override { return description; }
+  std::string kind() const override { return kind_of_device; }
   std::string address() const override {
     char text[32] = "";
     check(cudaDeviceGetPCIBusId(text, sizeof text, device), "the GPU's address");
@@ -145,6 +146,22 @@ const Backend kBackend = {GRIST_OPS(GRIST_ENTRY) weight_bytes};
 
 constexpr int kLeastCapability = 80;  // bf16 mma.sync and cp.async
 
+std::string version(int number) {
+  return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10);
+}
+
+std::string why_no_device(cudaError_t status) {
+  int driver = 0;  // stays 0 without one
+  cudaDriverGetVersion(&driver);
+  if (status == cudaErrorInsufficientDriver && driver == 0) return "there is no NVIDIA driver";
+  if (status == cudaErrorInsufficientDriver)
+    return "the NVIDIA driver is for CUDA " + version(driver) + ", " + version(CUDART_VERSION) +
+           " is needed: a newer driver";
+  if (status == cudaSuccess || status == cudaErrorNoDevice)
+    return "no GPU is visible to this process";
+  return cudaGetErrorString(status);
+}
+
 }  // namespace
 
 const DeviceInfo& device_info() {
@@ -169,7 +186,7 @@ bool enable(int device_index, std::string& why) {
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (status != cudaSuccess || count == 0) {
     cudaGetLastError();
-    why = status == cudaSuccess ? "no GPU" : cudaGetErrorString(status);
+    why = why_no_device(status);
     return false;
   }
   device = device_index % count;
@@ -182,16 +199,17 @@ bool enable(int device_index, std::string& why) {
   info.compute_capability = properties.major * 10 + properties.minor;
   info.multiprocessors = properties.multiProcessorCount;
   info.shared_memory_per_block = properties.sharedMemPerBlockOptin;
+  runtime.kind_of_device = "compute capability " + std::to_string(properties.major) + "." +
+                           std::to_string(properties.minor);
   if (info.compute_capability < kLeastCapability) {
-    why = std::string(properties.name) + " has compute capability " +
-          std::to_string(properties.major) + "." + std::to_string(properties.minor) +
-          ", 8.0 or more is needed";
+    why =
+        std::string(properties.name) + " has " + runtime.kind_of_device + ", 8.0 or more is needed";
     return false;
   }
-  char text[64];
-  std::snprintf(text, sizeof text, ", compute capability %d.%d, %.1f GiB", properties.major,
-                properties.minor, static_cast<double>(properties.totalGlobalMem) / (1 << 30));
-  runtime.description = std::string(properties.name) + text;
+  char text[32];
+  std::snprintf(text, sizeof text, ", %.1f GiB",
+                static_cast<double>(properties.totalGlobalMem) / (1 << 30));
+  runtime.description = std::string(properties.name) + ", " + runtime.kind_of_device + text;
   set_cuda_device(&runtime);
   ops::set_cuda_backend(&kBackend);
   return true;

@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -53,14 +54,28 @@ std::size_t MemoryLedger::total_bytes(Device device) const {
   return sum;
 }
 
+std::string MemoryLedger::largest_first(Device device) const {
+  std::vector<Entry> here;
+  for (const Entry& e : entries_)
+    if (e.device == device && e.bytes > 0) here.push_back(e);
+  std::stable_sort(here.begin(), here.end(),
+                   [](const Entry& a, const Entry& b) { return a.bytes > b.bytes; });
+  std::string out;
+  for (const Entry& e : here)
+    out += (out.empty() ? "" : ", ") + e.label + " " + human_bytes(e.bytes);
+  return out;
+}
+
 Buffer::Buffer(std::size_t bytes, Device device, std::string_view label, MemoryLedger* ledger)
     : bytes_(bytes) {
   if (bytes == 0) return;
   std::byte* p = device == Device::cuda ? cuda_device().allocate(bytes) : allocate_host(bytes);
   if (p == nullptr) {
+    const std::string held = ledger != nullptr ? ledger->largest_first(device) : "";
     fail(ExitCode::out_of_memory,
-         "out of {}memory: {} for {}; use a smaller model, micro_batch_size or recompute: full",
-         device == Device::cuda ? "device " : "", human_bytes(bytes), label);
+         "out of {}memory: {} for {}{}; use a smaller model, micro_batch_size or recompute: full",
+         device == Device::cuda ? "device " : "", human_bytes(bytes), label,
+         held.empty() ? "" : ", held already: " + held);
   }
   take(p, {device, false, bytes, std::string(label), ledger});
 }

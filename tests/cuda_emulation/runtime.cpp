@@ -42,6 +42,18 @@ int device_count() {
   static const int count = std::clamp(number_from("GRIST_EMU_DEVICES", 1), 0, 16);
   return count;
 }
+int driver_version() {  // 0: there is no driver
+  return number_from("GRIST_EMU_DRIVER", CUDART_VERSION);
+}
+// "90" is that of all devices, "90,80" of the first and of those behind it.
+int capability_of(int device) {
+  const char* s = std::getenv("GRIST_EMU_CAPABILITY");
+  for (const char* next = s; device > 0 && next != nullptr; --device) {
+    next = std::strchr(s, ',');
+    if (next != nullptr) s = next + 1;
+  }
+  return s == nullptr ? 90 : std::atoi(s);
+}
 
 struct Current {
   std::mutex mutex;
@@ -142,6 +154,9 @@ const char* cudaGetErrorString(cudaError_t code) {
     case cudaErrorInvalidValue: return "invalid argument";
     case cudaErrorNotReady: return "device not ready";
     case cudaErrorNoDevice: return "no CUDA-capable device is detected";
+    case cudaErrorInsufficientDriver:
+      return "CUDA driver version is insufficient for CUDA runtime version";
+    case cudaErrorIllegalAddress: return "an illegal memory access was encountered";
     case cudaErrorInvalidDevice: return "invalid device ordinal";
     case cudaErrorLaunchFailure: return "unspecified launch failure";
     default: return "an error of the emulated CUDA runtime";
@@ -160,6 +175,8 @@ cudaError_t cudaPeekAtLastError() {
 // ---- devices ------------------------------------------------------------------------------------
 
 cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 0;
+  if (driver_version() < CUDART_VERSION) return cudaErrorInsufficientDriver;
   *count = device_count();
   return *count > 0 ? cudaSuccess : cudaErrorNoDevice;
 }
@@ -177,7 +194,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
   if (device < 0 || device >= device_count()) return cudaErrorInvalidDevice;
   *p = {};
   std::strncpy(p->name, "CUDA emulation", sizeof p->name - 1);
-  const int capability = number_from("GRIST_EMU_CAPABILITY", 90);
+  const int capability = capability_of(device);
   p->major = capability / 10;
   p->minor = capability % 10;
   // Few, so that kernels whose grid fills the device stay small here.
@@ -221,7 +238,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
   return cudaSuccess;
 }
 cudaError_t cudaDriverGetVersion(int* version) {
-  *version = CUDART_VERSION;
+  *version = driver_version();
   return cudaSuccess;
 }
 cudaError_t cudaRuntimeGetVersion(int* version) {

@@ -19,6 +19,8 @@ class DeviceRuntime {
  public:
   virtual ~DeviceRuntime() = default;
   virtual std::string describe() const = 0;  // "NVIDIA H200, compute capability 9.0, 139.8 GiB"
+  // What kernels are chosen by: on GPUs of one kind the same numbers. "compute capability 9.0"
+  virtual std::string kind() const = 0;
 
   // Which GPU of this machine it is: "0000:3b:00.0".
   virtual std::string address() const = 0;

@@ -27,6 +27,8 @@ class MemoryLedger {
   };
   const std::vector<Entry>& entries() const { return entries_; }  // in order of first use
   std::size_t total_bytes(Device device = Device::cpu) const;
+  // "optimizer 2.00 GiB, parameters 1.00 GiB"; empty when nothing is held.
+  std::string largest_first(Device device) const;
 
  private:
   std::vector<Entry> entries_;
