@@ -41,8 +41,18 @@ class Matrix {
   bool mn_major_;
 };
 
+// The left operand (64, 16) where it lies in registers: four of each thread.
+using Fragments = std::array<const std::uint32_t*, kWarpgroupThreads>;
+
+float element(const Fragments& a, int i, int k) {
+  const auto thread = static_cast<std::size_t>(i / 16 * kWarpLanes + i % 8 * 4 + k % 8 / 2);
+  const std::uint32_t pair = a[thread][i % 16 / 8 + k / 8 * 2];
+  return __uint_as_float(k % 2 == 0 ? pair << 16 : pair & 0xffff0000U);
+}
+
 struct Product {
   std::array<float*, kWarpgroupThreads> d;
+  Fragments fragments;  // null: a lies in shared memory
   Matrix a, b;
   int columns;
   bool add;
@@ -61,7 +71,7 @@ struct Product {
       float* row = sums + m * columns;
       std::memset(row, 0, sizeof(float) * static_cast<std::size_t>(columns));
       for (int k = 0; k < kDepth; ++k) {
-        const float x = a.at(shared, static_cast<std::uint32_t>(m), static_cast<std::uint32_t>(k));
+        const float x = left(shared, m, k);
         const float* y = other + k * columns;
         for (int n = 0; n < columns; ++n) row[n] += x * y[n];
       }
@@ -70,6 +80,10 @@ struct Product {
   }
 
  private:
+  float left(const SharedMemory& shared, int m, int k) const {
+    if (fragments[0] != nullptr) return element(fragments, m, k);
+    return a.at(shared, static_cast<std::uint32_t>(m), static_cast<std::uint32_t>(k));
+  }
   void hand_out(const float* sums, int t) const {
     const int lane = t % kWarpLanes;
     for (int i = 0; i < columns / 2; ++i) {
@@ -83,6 +97,7 @@ struct Product {
 
 struct ProductPayload {
   float* d;
+  const std::uint32_t* fragment;
   std::uint64_t a, b;
   int columns;
   bool mn_major_a, mn_major_b, add;
@@ -100,6 +115,7 @@ int this_warpgroup() {
 void combine_product(void* const* payloads, unsigned) {
   const auto& first = *static_cast<const ProductPayload*>(payloads[0]);
   Product p = {{},
+               {},
                Matrix(first.a, first.mn_major_a),
                Matrix(first.b, first.mn_major_b),
                first.columns,
@@ -108,6 +124,7 @@ void combine_product(void* const* payloads, unsigned) {
     const auto& other = *static_cast<const ProductPayload*>(payloads[t]);
     if (!other.same(first)) fail("threads of a warpgroup disagree about a wgmma", first.where);
     p.d[static_cast<std::size_t>(t)] = other.d;
+    p.fragments[static_cast<std::size_t>(t)] = other.fragment;
   }
   Block& block = *find_this_block();
   block.proxy()
@@ -171,8 +188,13 @@ void warpgroup_wait(int left, Where where) {
 }
 void warpgroup_mma(float* d, int N, bool mn_major_a, bool mn_major_b, std::uint64_t a,
                    std::uint64_t b, bool add, Where where) {
-  emu::ProductPayload p = {d, a, b, N, mn_major_a, mn_major_b, add, where};
+  emu::ProductPayload p = {d, nullptr, a, b, N, mn_major_a, mn_major_b, add, where};
   emu::warpgroup_collective("wgmma", emu::combine_product, &p, where);
+}
+void warpgroup_mma_registers(float* d, int N, bool mn_major_b, const std::uint32_t* a,
+                             std::uint64_t b, bool add, Where where) {
+  emu::ProductPayload p = {d, a, 0, b, N, false, mn_major_b, add, where};
+  emu::warpgroup_collective("wgmma with registers", emu::combine_product, &p, where);
 }
 
 void stmatrix_x4(void* row, const std::uint32_t (&r)[4], Where where) {
