@@ -14,10 +14,11 @@ int this_thread() {
 }
 }  // namespace
 
-void AsyncCopies::start(void* to, const void* from, std::size_t bytes, Async mode, Random& random) {
+void AsyncCopies::start(void* to, const void* from, std::size_t bytes, Async mode, Random& random,
+                        Where where) {
   if (observer != nullptr) {
-    if (from != nullptr) observer->reads(from, bytes);
-    observer->copy_begins(this_thread(), to, bytes);
+    if (from != nullptr) observer->reads(from, bytes, Proxy::generic, where);
+    observer->copy_begins(this_thread(), to, bytes, Proxy::generic, where);
   }
   std::memset(to, 0xff, bytes);
   pending_.push_back({to, from, bytes});

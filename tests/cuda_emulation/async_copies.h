@@ -13,7 +13,8 @@ namespace grist::emu {
 class AsyncCopies {
  public:
   // `from` null: zeros.
-  void start(void* to, const void* from, std::size_t bytes, Async mode, Random& random);
+  void start(void* to, const void* from, std::size_t bytes, Async mode, Random& random,
+             Where where);
   void commit();
   void wait(int groups_left, Async mode, Random& random);
   void wait_all();

@@ -1,9 +1,18 @@
 #include "async_proxy.h"
 
 #include <algorithm>
+#include <bit>
+#include <cstring>
 #include <utility>
 
+#include "block.h"
+#include "observer.h"
+
 namespace grist::emu {
+
+namespace {
+constexpr std::uint32_t kPoison = ~0U;  // a NaN
+}
 
 void WorkGroups::start(std::function<void()> work, Async mode, Random& random) {
   pending_.push_back(std::move(work));
@@ -36,10 +45,71 @@ void WorkGroups::wait(int groups_left) {
   groups_.erase(groups_.begin(), groups_.begin() + static_cast<std::ptrdiff_t>(ended));
 }
 
+Accumulators::Accumulators(const Places& places, int count, Where where)
+    : places_(places), count_(count), where_(where) {
+  values_.resize(places.size() * static_cast<std::size_t>(count));
+  const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(float);
+  for (int t = 0; t < kWarpgroupThreads; ++t) {
+    float* place = places_[static_cast<std::size_t>(t)];
+    std::memcpy(of(t), place, bytes);
+    std::memset(place, static_cast<int>(kPoison), bytes);
+  }
+}
+
+bool Accumulators::are(const Places& places, int count, Where where) const {
+  if (places_ == places && count_ == count) return true;
+  for (std::size_t t = 0; t < places.size(); ++t) {
+    if (places[t] < places_[t] + count_ && places_[t] < places[t] + count)
+      fail("a wgmma of another shape uses registers of one that runs", where);
+  }
+  return false;
+}
+
+bool Accumulators::product_ends() {
+  if (--running_ > 0) return false;
+  for (int t = 0; t < kWarpgroupThreads; ++t) {
+    float* place = places_[static_cast<std::size_t>(t)];
+    for (int i = 0; i < count_; ++i) {
+      if (std::bit_cast<std::uint32_t>(place[i]) != kPoison)
+        fail("registers of a wgmma were written while it ran", where_);
+    }
+    std::memcpy(place, of(t), static_cast<std::size_t>(count_) * sizeof(float));
+  }
+  return true;
+}
+
+Accumulators& Warpgroup::product_begins(const Accumulators::Places& d, int count, int number,
+                                        Where where) {
+  if (observer != nullptr) {
+    for (std::size_t t = 0; t < d.size(); ++t)
+      observer->registers_begin(number * kWarpgroupThreads + static_cast<int>(t), d[t],
+                                static_cast<std::size_t>(count) * sizeof(float), where);
+  }
+  auto found = std::find_if(running_.begin(), running_.end(),
+                            [&](const Accumulators& a) { return a.are(d, count, where); });
+  if (found == running_.end()) found = running_.emplace(running_.end(), d, count, where);
+  found->product_begins();
+  return *found;
+}
+
+void Warpgroup::product_ends(Accumulators& d, int number) {
+  if (!d.product_ends()) return;
+  if (observer != nullptr) {
+    for (std::size_t t = 0; t < d.places().size(); ++t)
+      observer->registers_end(number * kWarpgroupThreads + static_cast<int>(t), d.places()[t]);
+  }
+  running_.remove_if([&](const Accumulators& a) { return &a == &d; });
+}
+
 void AsyncProxy::clear() {
   loads_.clear();
   stores_.clear();
-  products_.clear();
+  warpgroups_.clear();
+  new_barriers_.clear();
+}
+
+void AsyncProxy::barriers_fenced(int thread) {
+  std::erase_if(new_barriers_, [thread](const auto& b) { return b.second == thread; });
 }
 
 void AsyncProxy::load(std::function<void()> work, Async mode, Random& random) {
@@ -66,8 +136,8 @@ bool AsyncProxy::stores_done(int thread) const {
 }
 
 bool AsyncProxy::products_done(int warpgroup) const {
-  const auto found = products_.find(warpgroup);
-  return found == products_.end() || found->second.empty();
+  const auto found = warpgroups_.find(warpgroup);
+  return found == warpgroups_.end() || found->second.products.empty();
 }
 
 }  // namespace grist::emu

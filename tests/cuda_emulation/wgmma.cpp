@@ -24,31 +24,51 @@ class Matrix {
     group_ = static_cast<std::uint32_t>(descriptor >> 32 & 0x3fffU) << 4;
   }
   float at(const SharedMemory& shared, std::uint32_t i, std::uint32_t k) const {
-    const std::uint32_t plain =
-        start_ + (mn_major_ ? i / 64 * block_ + i % 64 * 2 + k / 8 * group_ + k % 8 * 128
-                            : i / 8 * group_ + i % 8 * 128 + k * 2);
-    const std::uint32_t address = plain ^ ((plain >> 7 & 7U) << 4);
-    const std::byte* p = shared.data() + (std::int64_t{address} - shared.address(shared.data()));
+    const std::byte* p = place(shared, i, k);
     if (!shared.contains(p, 2)) fail("wgmma reads outside shared memory", {});
-    if (observer != nullptr) observer->reads(p, 2);
     std::uint16_t bits = 0;
     std::memcpy(&bits, p, sizeof bits);
     return __uint_as_float(std::uint32_t{bits} << 16);
   }
+  // Calls f(p) for all that a wgmma reads of an operand of `count` rows or columns, 16 bytes a
+  // time.
+  template <class F> void for_chunks(const SharedMemory& shared, int count, F&& f) const {
+    const std::uint32_t n = static_cast<std::uint32_t>(count);
+    for (std::uint32_t i = 0; i < n; i += mn_major_ ? 8 : 1) {
+      for (std::uint32_t k = 0; k < kDepth; k += mn_major_ ? 1 : 8) f(place(shared, i, k));
+    }
+  }
 
  private:
+  const std::byte* place(const SharedMemory& shared, std::uint32_t i, std::uint32_t k) const {
+    const std::uint32_t plain =
+        start_ + (mn_major_ ? i / 64 * block_ + i % 64 * 2 + k / 8 * group_ + k % 8 * 128
+                            : i / 8 * group_ + i % 8 * 128 + k * 2);
+    const std::uint32_t address = plain ^ ((plain >> 7 & 7U) << 4);
+    return shared.data() + (std::int64_t{address} - shared.address(shared.data()));
+  }
   std::uint32_t start_, block_, group_;
   bool mn_major_;
 };
 
 struct Product {
-  std::array<float*, kWarpgroupThreads> d;
+  Accumulators* d;
   Matrix a, b;
   int columns;
   bool add;
+  int warpgroup;
+  Where where;
 
+  // Calls f(p) for each 16 bytes of the operands.
+  template <class F> void for_chunks(F&& f) const {
+    const SharedMemory& shared = find_this_block()->shared();
+    a.for_chunks(shared, kRows, f);
+    b.for_chunks(shared, columns, f);
+  }
   void perform() const {
     const SharedMemory& shared = find_this_block()->shared();
+    if (observer != nullptr)
+      for_chunks([this](const std::byte* p) { observer->reads(p, 16, Proxy::async, where); });
     static thread_local std::vector<float> room(kRows * kMaxColumns + kDepth * kMaxColumns);
     float* sums = room.data();
     float* other = sums + kRows * kMaxColumns;
@@ -67,6 +87,7 @@ struct Product {
       }
     }
     for (int t = 0; t < kWarpgroupThreads; ++t) hand_out(sums, t);
+    find_this_block()->proxy().warpgroup(warpgroup).product_ends(*d, warpgroup);
   }
 
  private:
@@ -75,7 +96,7 @@ struct Product {
     for (int i = 0; i < columns / 2; ++i) {
       const int row = 16 * (t / kWarpLanes) + lane / 4 + 8 * (i / 2 % 2);
       const int column = 8 * (i / 4) + 2 * (lane % 4) + i % 2;
-      float& to = d[static_cast<std::size_t>(t)][i];
+      float& to = d->of(t)[i];
       to = (add ? to : 0.0F) + sums[row * columns + column];
     }
   }
@@ -99,30 +120,47 @@ int this_warpgroup() {
 
 void combine_product(void* const* payloads, unsigned) {
   const auto& first = *static_cast<const ProductPayload*>(payloads[0]);
-  Product p = {{},
-               Matrix(first.a, first.mn_major_a),
-               Matrix(first.b, first.mn_major_b),
-               first.columns,
-               first.add};
+  Accumulators::Places d;
   for (int t = 0; t < kWarpgroupThreads; ++t) {
     const auto& other = *static_cast<const ProductPayload*>(payloads[t]);
     if (!other.same(first)) fail("threads of a warpgroup disagree about a wgmma", first.where);
-    p.d[static_cast<std::size_t>(t)] = other.d;
+    d[static_cast<std::size_t>(t)] = other.d;
   }
   Block& block = *find_this_block();
-  block.proxy()
-      .products(this_warpgroup())
-      .start([p] { p.perform(); }, block.grid().options.async, block.random());
+  Warpgroup& group = block.proxy().warpgroup(this_warpgroup());
+  if (!group.fenced)
+    fail("the first wgmma of a warpgroup has no wgmma.fence before it", first.where);
+  const Product p = {&group.product_begins(d, first.columns / 2, this_warpgroup(), first.where),
+                     Matrix(first.a, first.mn_major_a),
+                     Matrix(first.b, first.mn_major_b),
+                     first.columns,
+                     first.add,
+                     this_warpgroup(),
+                     first.where};
+  if (observer != nullptr)
+    p.for_chunks([&](const std::byte* c) { observer->hands_over(c, 16, first.where); });
+  group.products.start([p] { p.perform(); }, block.grid().options.async, block.random());
 }
 
 void combine_nothing(void* const*, unsigned) {}
 
+Warpgroup& this_group() {
+  return find_this_block()->proxy().warpgroup(this_warpgroup());
+}
+
+void combine_fence(void* const*, unsigned) {
+  this_group().fenced = true;
+  if (observer == nullptr) return;
+  for (int t = 0; t < kWarpgroupThreads; ++t)
+    observer->register_fence(this_warpgroup() * kWarpgroupThreads + t);
+}
+
 void combine_commit(void* const*, unsigned) {
-  find_this_block()->proxy().products(this_warpgroup()).commit();
+  this_group().products.commit();
 }
 
 void combine_wait(void* const* payloads, unsigned) {
-  find_this_block()->proxy().products(this_warpgroup()).wait(*static_cast<const int*>(payloads[0]));
+  this_group().products.wait(*static_cast<const int*>(payloads[0]));
   if (observer != nullptr)
     observer->meet(this_warpgroup() * kWarpgroupThreads, kWarpgroupThreads, ~0U);
 }
@@ -161,7 +199,7 @@ std::uint64_t swizzled_matrix(const void* p, int group_bytes, int block_bytes, W
 }
 
 void warpgroup_fence(Where where) {
-  emu::warpgroup_collective("wgmma.fence", emu::combine_nothing, nullptr, where);
+  emu::warpgroup_collective("wgmma.fence", emu::combine_fence, nullptr, where);
 }
 void warpgroup_commit(Where where) {
   emu::warpgroup_collective("wgmma.commit_group", emu::combine_commit, nullptr, where);
@@ -180,7 +218,7 @@ void stmatrix_x4(void* row, const std::uint32_t (&r)[4], Where where) {
     emu::fail("stmatrix to an address not aligned to 16 bytes", where);
   if (!emu::find_this_block()->shared().contains(row, 16))
     emu::fail("stmatrix to outside shared memory", where);
-  if (emu::observer != nullptr) emu::observer->writes(row, 16);
+  if (emu::observer != nullptr) emu::observer->writes(row, 16, emu::Proxy::generic, where);
   emu::StmatrixPayload p = {static_cast<std::byte*>(row), r};
   emu::warp_collective("stmatrix", ~0U, emu::combine_stmatrix, &p, where);
 }
