@@ -46,7 +46,6 @@
   X(linear_cross_entropy, LinearCrossEntropy)     \
   X(adamw, AdamW)                                 \
   X(squared_sums, SquaredSums)                    \
-  X(squared_sums_many, SquaredSumsMany)           \
   X(tree_sum, TreeSum)                            \
   X(sum, Sum)                                     \
   X(normal_init, NormalInit)                      \

@@ -10,6 +10,7 @@
 #include <cmath>
 
 #include "grist/core/random.h"
+#include "kernels/adam_step.h"
 #include "kernels/backends.h"
 
 namespace grist::cpu {
@@ -25,15 +26,11 @@ template <class Body> void for_ranges(const Context& ctx, std::int64_t n, const 
   });
 }
 
-struct AdamStep {
-  float clip, lr, beta1, beta2, rest1, rest2, correction1, correction2, eps, decay;
-};
-
 // One block of exactly `n` elements; plain pointers and a constant n let the compiler vectorise.
 inline void update(float* __restrict p, float* __restrict m, float* __restrict v,
-                   const float* __restrict grad, int n, AdamStep s) {
+                   const float* __restrict grad, int n, float clip, AdamStep s) {
   for (int i = 0; i < n; ++i) {
-    const float g = grad[i] * s.clip;
+    const float g = grad[i] * clip;
     const float m_new = s.beta1 * m[i] + s.rest1 * g;
     const float v_new = s.beta2 * v[i] + s.rest2 * (g * g);
     const float step = (m_new * s.correction1) / (std::sqrt(v_new * s.correction2) + s.eps);
@@ -44,13 +41,14 @@ inline void update(float* __restrict p, float* __restrict m, float* __restrict v
 }
 
 void update_range(const ops::AdamW& a, std::int64_t begin, std::int64_t end, const AdamStep& s) {
+  const float clip = a.control.as<float>()[0];
   auto* p = a.param.as<float>();
   auto* m = a.m.as<float>();
   auto* v = a.v.as<float>();
   const auto* g = a.grad.as<float>();
   std::int64_t j = begin;
-  for (; j + kLanes <= end; j += kLanes) update(p + j, m + j, v + j, g + j, kLanes, s);
-  update(p + j, m + j, v + j, g + j, static_cast<int>(end - j), s);
+  for (; j + kLanes <= end; j += kLanes) update(p + j, m + j, v + j, g + j, kLanes, clip, s);
+  update(p + j, m + j, v + j, g + j, static_cast<int>(end - j), clip, s);
 }
 
 void add_range(float* __restrict y, const float* __restrict x, std::int64_t n) {
@@ -124,31 +122,13 @@ double balanced_sum(const double* x, std::int64_t n) {
 }  // namespace
 
 void adamw(const Context& ctx, const ops::AdamW& a) {
-  const auto* control = a.control.as<float>();
-  if (control[1] == 0.0F) return;
-  const auto beta1 = static_cast<double>(a.beta1);
-  const auto beta2 = static_cast<double>(a.beta2);
-  const auto step = static_cast<double>(a.step);
-  const AdamStep s{.clip = control[0],
-                   .lr = a.lr,
-                   .beta1 = a.beta1,
-                   .beta2 = a.beta2,
-                   .rest1 = static_cast<float>(1.0 - beta1),
-                   .rest2 = static_cast<float>(1.0 - beta2),
-                   .correction1 = static_cast<float>(1.0 / (1.0 - std::pow(beta1, step))),
-                   .correction2 = static_cast<float>(1.0 / (1.0 - std::pow(beta2, step))),
-                   .eps = a.eps,
-                   .decay = a.weight_decay};
+  if (a.control.as<float>()[1] == 0.0F) return;
+  const AdamStep s = adam_step(a);
   for_ranges(ctx, a.param.numel(),
              [&](std::int64_t begin, std::int64_t end) { update_range(a, begin, end, s); });
 }
 
 void squared_sums(const Context& ctx, const ops::SquaredSums& a) {
-  chunk_sums(ctx, a.partials.as<double>(), a.x.as<float>(), a.x.numel(),
-             [](double v) { return v * v; });
-}
-
-void squared_sums_many(const Context& ctx, const ops::SquaredSumsMany& a) {
   auto* partials = a.partials.as<double>();
   const auto* chunks = a.chunks.as<std::int64_t>();
   parallel_for(ctx, a.partials.numel(), [&](std::int64_t c, int /*worker*/) {

@@ -9,16 +9,13 @@
 
 #include "elementwise.cuh"
 #include "grist/core/device.h"
+#include "kernels/adam_step.h"
 #include "kernels/backends.h"
 
 namespace grist::cuda {
 namespace {
 
 constexpr int kItems = 2;  // vectors of a thread, of each operand
-
-struct AdamStep {
-  float lr, beta1, beta2, rest1, rest2, correction1, correction2, eps, decay;
-};
 
 struct AdamState {
   float* p;
@@ -83,24 +80,10 @@ __global__ void __launch_bounds__(kBlockThreads)
   }
 }
 
-AdamStep step_of(const ops::AdamW& a) {
-  const auto beta1 = static_cast<double>(a.beta1), beta2 = static_cast<double>(a.beta2);
-  const auto step = static_cast<double>(a.step);
-  return {.lr = a.lr,
-          .beta1 = a.beta1,
-          .beta2 = a.beta2,
-          .rest1 = static_cast<float>(1.0 - beta1),
-          .rest2 = static_cast<float>(1.0 - beta2),
-          .correction1 = static_cast<float>(1.0 / (1.0 - std::pow(beta1, step))),
-          .correction2 = static_cast<float>(1.0 / (1.0 - std::pow(beta2, step))),
-          .eps = a.eps,
-          .decay = a.weight_decay};
-}
-
 }  // namespace
 
 void adamw(const Context& ctx, const ops::AdamW& a) {
-  const AdamStep step = step_of(a);
+  const AdamStep step = adam_step(a);
   const AdamState all{.p = a.param.as<float>(),
                       .m = a.m.as<float>(),
                       .v = a.v.as<float>(),

@@ -176,11 +176,6 @@ __global__ void __launch_bounds__(kBlockThreads)
 }  // namespace
 
 void squared_sums(const Context& ctx, const ops::SquaredSums& a) {
-  const std::int64_t n = a.x.numel();
-  chunk_sums<Squares>(ctx, a.partials.as<double>(), EqualChunks{a.x.as<float>(), n}, chunks_of(n));
-}
-
-void squared_sums_many(const Context& ctx, const ops::SquaredSumsMany& a) {
   chunk_sums<Squares>(ctx, a.partials.as<double>(), ListedChunks{a.chunks.as<std::int64_t>()},
                       a.partials.numel());
 }

@@ -30,19 +30,12 @@ void adamw(const Context& ctx, const AdamW& a) {
 }
 
 void squared_sums(const Context& ctx, const SquaredSums& a) {
-  const std::int64_t n = require_vector("squared_sums", "x", a.x);
-  require("squared_sums", "partials", a.partials, DType::f64, {(n + kNormChunk - 1) / kNormChunk});
-  if (n == 0) return;
-  GRIST_DISPATCH(squared_sums, ctx, a);
-}
-
-void squared_sums_many(const Context& ctx, const SquaredSumsMany& a) {
-  require_rank("squared_sums_many", "partials", a.partials, 1);
+  require_rank("squared_sums", "partials", a.partials, 1);
   const std::int64_t C = a.partials.shape[0];
-  require("squared_sums_many", "partials", a.partials, DType::f64, {C});
-  require("squared_sums_many", "chunks", a.chunks, DType::i64, {C, 2});
+  require("squared_sums", "partials", a.partials, DType::f64, {C});
+  require("squared_sums", "chunks", a.chunks, DType::i64, {C, 2});
   if (C == 0) return;
-  GRIST_DISPATCH(squared_sums_many, ctx, a);
+  GRIST_DISPATCH(squared_sums, ctx, a);
 }
 
 void tree_sum(const Context& ctx, const TreeSum& a) {

@@ -24,13 +24,13 @@ GradientNorm::GradientNorm(const std::vector<ConstTensorView>& gradients) {
 void GradientNorm::partials(const Context& ctx, const TensorView& out) const {
   const Shape table = {num_partials(), 2};
   if (ctx.device == Device::cpu) {
-    ops::squared_sums_many(ctx, {.partials = out, .chunks = {chunks_.data(), DType::i64, table}});
+    ops::squared_sums(ctx, {.partials = out, .chunks = {chunks_.data(), DType::i64, table}});
     return;
   }
   const ScratchScope scope(ctx.scratch);
   const TensorView there = ctx.scratch->tensor(DType::i64, table);
   copy_in(ctx, there, chunks_.data());
-  ops::squared_sums_many(ctx, {.partials = out, .chunks = there});
+  ops::squared_sums(ctx, {.partials = out, .chunks = there});
 }
 
 double norm_of(const Context& ctx, const ConstTensorView& partials) {

@@ -50,17 +50,18 @@ GlobalNorm::GlobalNorm(const ShardPlan& plan, comm::Communicator& world,
   arena_.commit();
   gathered_ = arena_.view(gathered, DType::f64, all);
   partials_ = arena_.view(partials, DType::f64, chunks);
-  const Shape own = {norm_.num_partials()};
-  const std::size_t at = device_arena_.reserve(DType::f64, own);
+  own_ = rows(gathered_, offsets_[self], offsets_[self + 1] - 1);
+  if (device == Device::cpu) return;
+  const std::size_t at = device_arena_.reserve(DType::f64, own_.shape);
   device_arena_.commit();
-  own_ = device_arena_.view(at, DType::f64, own);
+  own_ = device_arena_.view(at, DType::f64, own_.shape);
 }
 
 GlobalNorm::Result GlobalNorm::find(const Context& ctx, double loss) {
   const auto self = static_cast<std::size_t>(world_.rank());
   const std::int64_t begin = offsets_[self], end = offsets_[self + 1];
   norm_.partials(ctx, own_);
-  copy_out(ctx, rows(gathered_, begin, end - 1).data, own_);
+  if (ctx.device != Device::cpu) copy_out(ctx, rows(gathered_, begin, end - 1).data, own_);
   auto* gathered = gathered_.as<double>();
   gathered[end - 1] = loss;
   if (world_.size() > 1) comm::all_gather(world_, gathered_, offsets_).wait();

@@ -28,7 +28,7 @@ class GlobalNorm {
   comm::Communicator& world_;
   GradientNorm norm_;
   Arena arena_, device_arena_;
-  TensorView own_;  // (own chunks) f64 on the device that has the gradients
+  TensorView own_;  // (own chunks) f64 where the gradients are; on the CPU part of gathered_
   // Rank after rank: its partial sums, then its loss.
   std::vector<std::int64_t> offsets_;       // world + 1
   TensorView gathered_;                     // (offsets_.back()) f64

@@ -1,11 +1,14 @@
 #include "compute_device.h"
 
+#include "grist/comm/collectives.h"
 #include "grist/core/check.h"
 #include "grist/core/device.h"
 
 namespace grist::train {
 
-DeviceChoice choose_device(const Config& config, int local_rank) {
+namespace {
+
+DeviceChoice choose_here(const Config& config, int local_rank) {
   DeviceChoice choice;
   if (config.device != "cpu" && enable_cuda(local_rank, choice.why_not_cuda)) {
     choice.device = Device::cuda;
@@ -15,6 +18,21 @@ DeviceChoice choose_device(const Config& config, int local_rank) {
   if (choice.device == Device::cpu && config.precision == "bf16")
     fail(ExitCode::config, "precision: bf16 needs device: cuda{}; use precision: fp32",
          config.device == "auto" ? fmt::format(" ({})", choice.why_not_cuda) : "");
+  return choice;
+}
+
+}  // namespace
+
+DeviceChoice choose_device(const Config& config, comm::Communicator& world, int local_rank) {
+  DeviceChoice choice;
+  comm::agree(world, [&] { choice = choose_here(config, local_rank); });
+  const std::int64_t cuda = choice.device == Device::cuda ? 1 : 0;
+  const std::int64_t with_cuda = comm::all_reduce_sum(world, cuda);
+  comm::agree(world, [&] {
+    if (with_cuda != cuda * world.size())
+      fail(ExitCode::device_unavailable,
+           "device: auto: some ranks have a GPU and others have none; set device: cpu");
+  });
   return choice;
 }
 

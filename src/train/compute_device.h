@@ -3,6 +3,7 @@
 // need there.
 #include <string>
 
+#include "grist/comm/communicator.h"
 #include "grist/config/config.h"
 #include "grist/core/context.h"
 
@@ -13,9 +14,10 @@ struct DeviceChoice {
   std::string why_not_cuda;  // with device: auto on a machine without a usable GPU
 };
 
-// Ranks of one host take its GPUs in turn. Throws Error{device_unavailable} where device: cuda
-// cannot be had, Error{config} for a precision that the device does not have.
-DeviceChoice choose_device(const Config& config, int local_rank);
+// Collective over the ranks of `world`: the same kind of device for all, and the ranks of one host
+// take its GPUs in turn. Throws, on all ranks, Error{device_unavailable} where device: cuda cannot
+// be had, Error{config} for a precision that the device does not have.
+DeviceChoice choose_device(const Config& config, comm::Communicator& world, int local_rank);
 
 class ComputeDevice {
  public:

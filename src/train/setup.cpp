@@ -62,19 +62,6 @@ double measure_peak(const Context& ctx, DType dtype) {
   }
 }
 
-// The same kind of device for all ranks: one that cannot have it ends them all.
-DeviceChoice agreed_device(const Config& config, Job& job) {
-  DeviceChoice choice;
-  comm::agree(job.world(), [&] { choice = choose_device(config, job.local_rank()); });
-  const std::int64_t cuda = choice.device == Device::cuda ? 1 : 0;
-  if (comm::all_reduce_sum(job.world(), cuda) != cuda * job.world().size())
-    comm::agree(job.world(), [&] {
-      fail(ExitCode::device_unavailable,
-           "device: auto: some ranks have a GPU and others have none; set device: cpu");
-    });
-  return choice;
-}
-
 }  // namespace
 
 Run::Run(LoadedConfig loaded, const TrainOptions& options, Job& job)
@@ -82,7 +69,7 @@ Run::Run(LoadedConfig loaded, const TrainOptions& options, Job& job)
       options_(options),
       world_(job.world()),
       program_bytes_(resident_bytes()),
-      choice_(agreed_device(loaded_.config, job)),
+      choice_(choose_device(loaded_.config, world_, job.local_rank())),
       device_(choice_.device, job.threads(loaded_.config.threads), &ledger_,
               &world_.activity().beats) {
   for (const std::string& note : loaded_.notes) log::info("{}", note);

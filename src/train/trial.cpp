@@ -67,7 +67,7 @@ class Trial {
       : config_(config),
         world_(world),
         samples_(samples),
-        device_(choose_device(config, world.rank()).device, static_cast<int>(config.threads),
+        device_(choose_device(config, world, world.rank()).device, static_cast<int>(config.threads),
                 nullptr, &world.activity().beats) {
     engine_.emplace(config_, world, device_.context(), nullptr);
     engine_->initialize();

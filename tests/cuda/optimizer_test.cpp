@@ -93,11 +93,13 @@ TEST(CudaSums, OfSquaresHaveTheCpusBits) {
       const CudaContext ctx;
       const CpuContext cpu;
       const Floats x = normals(n, "squared.x");
-      const std::int64_t chunks = (n + ops::kNormChunk - 1) / ops::kNormChunk;
-      const OnDevice got(*ctx, DType::f64, {chunks});
-      Doubles want(static_cast<std::size_t>(chunks));
-      ops::squared_sums(*ctx, {.partials = got, .x = OnDevice(*ctx, x, {n})});
-      ops::squared_sums(*cpu, {.partials = view(want, {chunks}), .x = view(x, {n})});
+      const OnDevice on_x(*ctx, x, {n});
+      const auto there = norm_chunks(on_x.view().as<float>(), n), here = norm_chunks(x.data(), n);
+      const auto C = static_cast<std::int64_t>(here.size() / 2);
+      const OnDevice got(*ctx, DType::f64, {C});
+      Doubles want(static_cast<std::size_t>(C));
+      ops::squared_sums(*ctx, {.partials = got, .chunks = OnDevice(*ctx, there, {C, 2})});
+      ops::squared_sums(*cpu, {.partials = view(want, {C}), .chunks = view(here, {C, 2})});
       EXPECT_EQ(got.host<double>(), want) << n;
     }
   });
@@ -122,8 +124,8 @@ TEST(CudaSums, OfListedChunksHaveTheCpusBits) {
     const auto C = static_cast<std::int64_t>(pieces.size());
     const OnDevice got(*ctx, DType::f64, {C});
     Doubles want(pieces.size());
-    ops::squared_sums_many(*ctx, {.partials = got, .chunks = OnDevice(*ctx, on_device, {C, 2})});
-    ops::squared_sums_many(
+    ops::squared_sums(*ctx, {.partials = got, .chunks = OnDevice(*ctx, on_device, {C, 2})});
+    ops::squared_sums(
         *cpu, {.partials = view(want, {C}), .chunks = view(std::as_const(on_host), {C, 2})});
     EXPECT_EQ(got.host<double>(), want);
   });

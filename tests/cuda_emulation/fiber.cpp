@@ -45,10 +45,19 @@ namespace grist::emu {
 namespace {
 constexpr std::size_t kGuard = 4096;
 constexpr std::size_t kColours = 64;  // of 64 bytes: one page
+
+// Frames that a fiber never left are still poisoned.
+void unpoison([[maybe_unused]] std::byte* stack, [[maybe_unused]] std::size_t size) {
+#ifdef __SANITIZE_ADDRESS__
+  __asan_unpoison_memory_region(stack, size);
+#endif
+}
 }  // namespace
 
 Stack::~Stack() {
-  if (base_ != nullptr) munmap(base_ - kGuard, kSize + kGuard);
+  if (base_ == nullptr) return;
+  unpoison(base_, kSize);
+  munmap(base_ - kGuard, kSize + kGuard);
 }
 
 Stack::Stack(Stack&& other) noexcept
@@ -67,9 +76,7 @@ void Stack::allocate(int colour) {
 }
 
 void* Stack::prepare(void (*entry)()) {
-#ifdef __SANITIZE_ADDRESS__
-  __asan_unpoison_memory_region(base_, kSize);  // frames of the fiber before were never left
-#endif
+  unpoison(base_, kSize);
   auto* top = reinterpret_cast<std::uint64_t*>(base_ + kSize - colour_ - 64);
   // Six registers, the address that the switch returns to, and the one entry() would return to: the
   // stack is then aligned as after a call.

@@ -1,7 +1,11 @@
 #pragma once
-// The judge of AdamW, in float64, and of the balanced tree.
+// The judge of AdamW, in float64, and the table of a vector's norm chunks.
+#include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <vector>
+
+#include "grist/ops/optimizer.h"
 
 namespace grist::test {
 
@@ -20,5 +24,15 @@ struct AdamReference {
     }
   }
 };
+
+// The n elements at x (of either device) cut as gradients are: address and size of each chunk.
+inline std::vector<std::int64_t> norm_chunks(const float* x, std::int64_t n) {
+  std::vector<std::int64_t> chunks;
+  for (std::int64_t first = 0; first < n; first += ops::kNormChunk) {
+    chunks.push_back(reinterpret_cast<std::int64_t>(x + first));
+    chunks.push_back(std::min(ops::kNormChunk, n - first));
+  }
+  return chunks;
+}
 
 }  // namespace grist::test

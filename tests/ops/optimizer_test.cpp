@@ -114,10 +114,12 @@ TEST(AdamW, RefusesWrongOperands) {
   EXPECT_THROW(ops::adamw(*ctx, a), Error);
 }
 
+// Of x, cut as gradients are.
 Doubles squared(const Context& ctx, const Floats& x) {
-  Doubles partials((x.size() + ops::kNormChunk - 1) / ops::kNormChunk, -1.0);
+  const std::vector<std::int64_t> chunks = test::norm_chunks(x.data(), count(x));
+  Doubles partials(chunks.size() / 2, -1.0);
   const auto n = static_cast<std::int64_t>(partials.size());
-  ops::squared_sums(ctx, {.partials = view(partials, {n}), .x = view(x, {count(x)})});
+  ops::squared_sums(ctx, {.partials = view(partials, {n}), .chunks = view(chunks, {n, 2})});
   return partials;
 }
 
@@ -145,7 +147,7 @@ TEST(SquaredSums, DependOnTheChunkAlone) {
   EXPECT_EQ(squared(*many, tail), Doubles(whole.begin() + 2, whole.end()));
 }
 
-TEST(SquaredSumsMany, AreTheSumsOfTheirChunks) {
+TEST(SquaredSums, AreThoseOfTheirChunksWhereverTheyLie) {
   const Floats x = normals(ops::kNormChunk + 77, "squared.x");
   const auto address = [&](std::size_t i) { return reinterpret_cast<std::int64_t>(&x[i]); };
   const std::vector<std::int64_t> chunks = {address(0), ops::kNormChunk, address(3), 0, address(5),
@@ -159,12 +161,12 @@ TEST(SquaredSumsMany, AreTheSumsOfTheirChunks) {
   for (const int threads : {1, 3}) {
     const CpuContext ctx(threads);
     Doubles got(4, -1.0);
-    ops::squared_sums_many(*ctx, {.partials = view(got, {4}), .chunks = view(chunks, {4, 2})});
+    ops::squared_sums(*ctx, {.partials = view(got, {4}), .chunks = view(chunks, {4, 2})});
     EXPECT_EQ(got, want);
   }
   Doubles none;
-  EXPECT_THROW(ops::squared_sums_many(
-                   *CpuContext(), {.partials = view(none, {0}), .chunks = view(chunks, {4, 2})}),
+  EXPECT_THROW(ops::squared_sums(*CpuContext(),
+                                 {.partials = view(none, {0}), .chunks = view(chunks, {4, 2})}),
                Error);
 }
 

@@ -26,20 +26,13 @@ void adamw(const Context& ctx, const AdamW& a);
 
 constexpr std::int64_t kNormChunk = 64 * 1024;  // elements; ZeRO cuts on these edges
 
-// Sum of squares of each kNormChunk-element chunk, in double.
+// Sum of squares of each of C chunks anywhere in memory, in double: a function of the chunk's
+// elements alone.
 struct SquaredSums {
-  TensorView partials;  // out (ceil(n / kNormChunk)) f64
-  ConstTensorView x;    // in  (n) f32
-};
-void squared_sums(const Context& ctx, const SquaredSums& a);
-
-// As squared_sums, of chunks anywhere in memory, one launch for all: what it gives for a chunk of
-// those elements.
-struct SquaredSumsMany {
   TensorView partials;     // out (C) f64
   ConstTensorView chunks;  // in  (C, 2) i64: address of the first f32 element, number of elements
 };
-void squared_sums_many(const Context& ctx, const SquaredSumsMany& a);
+void squared_sums(const Context& ctx, const SquaredSums& a);
 
 // Sum by a fixed balanced binary tree over positions.
 struct TreeSum {

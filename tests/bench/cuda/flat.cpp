@@ -37,11 +37,7 @@ void measure_sums(const Bench& b) {
   const TensorView x = o.normals(DType::f32, {n});
   const std::string text = fmt::format("n={}", n);
   const auto bytes = 4 * static_cast<double>(n);
-  const std::int64_t C = (n + ops::kNormChunk - 1) / ops::kNormChunk;
-  const TensorView partials = o.empty(DType::f64, {C}), one = o.empty(DType::f64, {1});
-  b.table.measure({.kernel = "squared_sums", .shape = text, .bytes = bytes, .run = [&] {
-                     ops::squared_sums(b.ctx, {.partials = partials, .x = x});
-                   }});
+  const TensorView one = o.empty(DType::f64, {1});
   std::vector<std::int64_t> chunks;  // of a model of many small tensors
   constexpr std::int64_t kSmall = 4096;
   for (std::int64_t i = 0; i < n; i += kSmall)
@@ -50,11 +46,10 @@ void measure_sums(const Bench& b) {
       chunks.push_back(v);
   const auto many = static_cast<std::int64_t>(chunks.size() / 2);
   const TensorView list = o.of(chunks, {many, 2}), sums = o.empty(DType::f64, {many});
-  b.table.measure(
-      {.kernel = "squared_sums_many",
-       .shape = fmt::format("n={} C={}", n, many),
-       .bytes = bytes,
-       .run = [&] { ops::squared_sums_many(b.ctx, {.partials = sums, .chunks = list}); }});
+  b.table.measure({.kernel = "squared_sums",
+                   .shape = fmt::format("n={} C={}", n, many),
+                   .bytes = bytes,
+                   .run = [&] { ops::squared_sums(b.ctx, {.partials = sums, .chunks = list}); }});
   b.table.measure({.kernel = "tree_sum",
                    .shape = fmt::format("n={}", many),
                    .bytes = 8 * static_cast<double>(many),
@@ -97,7 +92,7 @@ void measure_simple(const Bench& b) {
 
 void measure_flat(const Bench& b) {
   if (b.table.wants({"adamw"})) measure_adamw(b);
-  if (b.table.wants({"squared_sums", "squared_sums_many", "tree_sum", "sum"})) measure_sums(b);
+  if (b.table.wants({"squared_sums", "tree_sum", "sum"})) measure_sums(b);
   if (b.table.wants({"add", "fill", "tree_add", "refresh_weight"})) measure_simple(b);
 }
 
