@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Plants one mistake at a time in the CUDA kernels and looks whether their tests find it.
 
-  ninja -C build/cpu cuda_test cuda_kernel_race_test && scripts/kernel_mutants.py [--list] [NAME ...]
+  ninja -C build/cpu cuda_test cuda_kernel_race_test
+  scripts/kernel_mutants.py [--list] [NAME ...]
 
-A mutant is a copy of the sources with one piece of text replaced. The file that changes is compiled as cuda_test and
-cuda_kernel_race_test compile it, and each program is linked again with that object in place of the right one. The
-plain program must fail under one of its schedules, or the race checker must; the output is a row of the table in
-docs/emulation.md for each mutant. Exit status 1: one of them was not found, or a text is no longer in the sources.
-About twenty minutes on two cores: not a part of CI."""
+A mutant is a copy of the sources with one piece of text replaced. The file that changes is compiled
+as cuda_test and cuda_kernel_race_test compile it, and each program is linked again with that object
+in place of the right one. The plain program must fail under one of its schedules, or the race
+checker must; the output has a row of the table in docs/emulation.md for each mutant. Exit status 1:
+one of them was not found, or its text is no longer in the sources. Ten minutes on two cores: not a
+part of CI."""
 
 import argparse
 import concurrent.futures
@@ -53,14 +55,16 @@ class Build:
         command[command.index("-o") + 1] = made
         command[command.index("-c") + 1] = os.path.join(tree, source)
         command[1:1] = ["-I" + tree]
-        run = subprocess.run(["ccache", *command, "-w"] if shutil.which("ccache") else [*command, "-w"],
-                             cwd=self.folder, capture_output=True, text=True, check=False)
+        if shutil.which("ccache") and command[0] != shutil.which("ccache"):
+            command.insert(0, "ccache")
+        run = subprocess.run([*command, "-w"], cwd=self.folder, capture_output=True, text=True,
+                             check=False)
         if run.returncode != 0:
             raise RuntimeError(f"does not compile:\n{run.stderr[:2000]}")
         return made, replaced
 
     def link(self, kind, made, replaced, tree):
-        """The mutant's object comes first: of an inline function that others hold too, its form is taken."""
+        """The mutant's object first: of an inline function, the first form that comes is taken."""
         command = [word for word in self.links[kind] if word != replaced]
         assert len(command) == len(self.links[kind]) - 1, replaced
         program = os.path.join(tree, PROGRAMS[kind][0])
@@ -74,18 +78,12 @@ def finding(output, status):
     """In a few words, what found the mistake; None: all tests passed."""
     if status == 0:
         return None
-    report = re.search(r"launch of a kernel: (?:thread \([^)]*\) of block \([^)]*\): )?(.*)", output)
+    report = re.search(r"launch of a kernel: (thread \(.*?\) of block \(.*?\): )?([^:,[]*)", output)
     if report:
-        words = report.group(1)
-        rule = re.match(r"(a race|no fence\.proxy\.async): ", words)
-        line = re.search(r"now: +(.*)", output)
-        if rule and line:
-            where = re.search(r"[\w.]+:\d+", line.group(1))
-            return rule.group(1) + (f" ({where.group(0)})" if where else "")
-        return re.sub(r" \[.*|, by the instruction.*", "", words)[:100]
+        return report.group(2).strip()
     if status < 0:
         return f"ends by signal {-status}"
-    if re.search(r"-?\bnan\b", output):
+    if re.search(r"\bnan\b", output):
         return "NaN"
     return "wrong values" if "Failure" in output else f"exit status {status}"
 
@@ -108,8 +106,8 @@ def try_mutant(build, mutant):
         program = build.link(kind, made, replaced, tree)
         command = [program, "--gtest_fail_fast", "--gtest_filter=" + mutant.tests]
         try:
-            run = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False,
-                                 timeout=TIMEOUT)
+            run = subprocess.run(command, capture_output=True, text=True, errors="replace",
+                                 check=False, timeout=TIMEOUT)
             found[kind] = finding(run.stdout + run.stderr, run.returncode)
         except subprocess.TimeoutExpired:
             found[kind] = "runs for ever"
@@ -124,7 +122,8 @@ def row(mutant, found):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="these mutants alone")
     parser.add_argument("--build", default=os.path.join(ROOT, "build/cpu"))
     parser.add_argument("--jobs", type=int, default=2)

@@ -111,9 +111,7 @@ void cp_async_16(void* shared, const void* global, bool valid, Where where) {
   if (!aligned(shared, 16) || (valid && !aligned(global, 16)))
     emu::fail("cp.async with an address not aligned to 16 bytes", where);
   if (!in_shared(shared, 16)) emu::fail("cp.async to outside shared memory", where);
-  emu::Block& b = block();
-  b.current().copies.start(shared, valid ? global : nullptr, 16, b.grid().options.async, b.random(),
-                           where);
+  emu::start_copy({shared, valid ? global : nullptr, 16}, where);
 }
 
 void cp_async_commit() {

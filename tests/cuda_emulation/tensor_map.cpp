@@ -210,7 +210,7 @@ void bulk_commit() {
 }
 void bulk_wait_groups(int left) {
   emu::Block& b = *emu::find_this_block();
-  b.proxy().stores(b.current().number).wait(left);
+  b.proxy().stores(b.current().number).wait(left, b.grid().options.async, b.random());
 }
 
 }  // namespace grist::ptx

@@ -51,24 +51,60 @@ class Matrix {
   bool mn_major_;
 };
 
+// The left operand (64, 16) where it lies in registers: four of each thread.
+using Fragments = std::array<const std::uint32_t*, kWarpgroupThreads>;
+
+float element(const Fragments& a, int i, int k) {
+  const auto thread = static_cast<std::size_t>(i / 16 * kWarpLanes + i % 8 * 4 + k % 8 / 2);
+  const std::uint32_t pair = a[thread][i % 16 / 8 + k / 8 * 2];
+  return __uint_as_float(k % 2 == 0 ? pair << 16 : pair & 0xffff0000U);
+}
+
 struct Product {
   Accumulators* d;
+  Fragments fragments;  // null: a lies in shared memory
   Matrix a, b;
   int columns;
   bool add;
   int warpgroup;
   Where where;
 
-  // Calls f(p) for each 16 bytes of the operands.
-  template <class F> void for_chunks(F&& f) const {
-    const SharedMemory& shared = find_this_block()->shared();
-    a.for_chunks(shared, kRows, f);
-    b.for_chunks(shared, columns, f);
+  // Tells the observer what it will read, and what registers nobody may touch until the end.
+  void begin() const {
+    if (observer == nullptr) return;
+    for_chunks([this](const std::byte* p) { observer->hands_over(p, 16, where); });
+    for_registers([this](int thread, const void* p, std::size_t bytes) {
+      observer->registers_begin(thread, p, bytes, where);
+    });
   }
   void perform() const {
-    const SharedMemory& shared = find_this_block()->shared();
     if (observer != nullptr)
       for_chunks([this](const std::byte* p) { observer->reads(p, 16, Proxy::async, where); });
+    multiply();
+    if (observer != nullptr)
+      for_registers(
+          [](int thread, const void* p, std::size_t) { observer->registers_end(thread, p); });
+    find_this_block()->proxy().warpgroup(warpgroup).product_ends(*d);
+  }
+
+ private:
+  // Calls f(p) for each 16 bytes of the operands in shared memory.
+  template <class F> void for_chunks(F&& f) const {
+    const SharedMemory& shared = find_this_block()->shared();
+    if (fragments[0] == nullptr) a.for_chunks(shared, kRows, f);
+    b.for_chunks(shared, columns, f);
+  }
+  // Calls f(thread, p, bytes) for the operands in registers.
+  template <class F> void for_registers(F&& f) const {
+    for (int t = 0; t < kWarpgroupThreads; ++t) {
+      const int thread = warpgroup * kWarpgroupThreads + t;
+      const auto i = static_cast<std::size_t>(t);
+      f(thread, d->places()[i], static_cast<std::size_t>(columns / 2) * sizeof(float));
+      if (fragments[i] != nullptr) f(thread, fragments[i], 4 * sizeof(std::uint32_t));
+    }
+  }
+  void multiply() const {
+    const SharedMemory& shared = find_this_block()->shared();
     static thread_local std::vector<float> room(kRows * kMaxColumns + kDepth * kMaxColumns);
     float* sums = room.data();
     float* other = sums + kRows * kMaxColumns;
@@ -81,16 +117,17 @@ struct Product {
       float* row = sums + m * columns;
       std::memset(row, 0, sizeof(float) * static_cast<std::size_t>(columns));
       for (int k = 0; k < kDepth; ++k) {
-        const float x = a.at(shared, static_cast<std::uint32_t>(m), static_cast<std::uint32_t>(k));
+        const float x = left(shared, m, k);
         const float* y = other + k * columns;
         for (int n = 0; n < columns; ++n) row[n] += x * y[n];
       }
     }
     for (int t = 0; t < kWarpgroupThreads; ++t) hand_out(sums, t);
-    find_this_block()->proxy().warpgroup(warpgroup).product_ends(*d, warpgroup);
   }
-
- private:
+  float left(const SharedMemory& shared, int m, int k) const {
+    if (fragments[0] != nullptr) return element(fragments, m, k);
+    return a.at(shared, static_cast<std::uint32_t>(m), static_cast<std::uint32_t>(k));
+  }
   void hand_out(const float* sums, int t) const {
     const int lane = t % kWarpLanes;
     for (int i = 0; i < columns / 2; ++i) {
@@ -104,6 +141,7 @@ struct Product {
 
 struct ProductPayload {
   float* d;
+  const std::uint32_t* fragment;
   std::uint64_t a, b;
   int columns;
   bool mn_major_a, mn_major_b, add;
@@ -118,35 +156,37 @@ int this_warpgroup() {
   return find_this_block()->current().number / kWarpgroupThreads;
 }
 
+Warpgroup& this_group() {
+  return find_this_block()->proxy().warpgroup(this_warpgroup());
+}
+
 void combine_product(void* const* payloads, unsigned) {
   const auto& first = *static_cast<const ProductPayload*>(payloads[0]);
   Accumulators::Places d;
-  for (int t = 0; t < kWarpgroupThreads; ++t) {
+  Fragments fragments;
+  for (std::size_t t = 0; t < kWarpgroupThreads; ++t) {
     const auto& other = *static_cast<const ProductPayload*>(payloads[t]);
     if (!other.same(first)) fail("threads of a warpgroup disagree about a wgmma", first.where);
-    d[static_cast<std::size_t>(t)] = other.d;
+    d[t] = other.d;
+    fragments[t] = other.fragment;
   }
   Block& block = *find_this_block();
-  Warpgroup& group = block.proxy().warpgroup(this_warpgroup());
+  Warpgroup& group = this_group();
   if (!group.fenced)
     fail("the first wgmma of a warpgroup has no wgmma.fence before it", first.where);
-  const Product p = {&group.product_begins(d, first.columns / 2, this_warpgroup(), first.where),
+  const Product p = {&group.product_begins(d, first.columns / 2, first.where),
+                     fragments,
                      Matrix(first.a, first.mn_major_a),
                      Matrix(first.b, first.mn_major_b),
                      first.columns,
                      first.add,
                      this_warpgroup(),
                      first.where};
-  if (observer != nullptr)
-    p.for_chunks([&](const std::byte* c) { observer->hands_over(c, 16, first.where); });
+  p.begin();
   group.products.start([p] { p.perform(); }, block.grid().options.async, block.random());
 }
 
 void combine_nothing(void* const*, unsigned) {}
-
-Warpgroup& this_group() {
-  return find_this_block()->proxy().warpgroup(this_warpgroup());
-}
 
 void combine_fence(void* const*, unsigned) {
   this_group().fenced = true;
@@ -160,7 +200,9 @@ void combine_commit(void* const*, unsigned) {
 }
 
 void combine_wait(void* const* payloads, unsigned) {
-  this_group().products.wait(*static_cast<const int*>(payloads[0]));
+  Block& block = *find_this_block();
+  this_group().products.wait(*static_cast<const int*>(payloads[0]), block.grid().options.async,
+                             block.random());
   if (observer != nullptr)
     observer->meet(this_warpgroup() * kWarpgroupThreads, kWarpgroupThreads, ~0U);
 }
@@ -209,8 +251,13 @@ void warpgroup_wait(int left, Where where) {
 }
 void warpgroup_mma(float* d, int N, bool mn_major_a, bool mn_major_b, std::uint64_t a,
                    std::uint64_t b, bool add, Where where) {
-  emu::ProductPayload p = {d, a, b, N, mn_major_a, mn_major_b, add, where};
+  emu::ProductPayload p = {d, nullptr, a, b, N, mn_major_a, mn_major_b, add, where};
   emu::warpgroup_collective("wgmma", emu::combine_product, &p, where);
+}
+void warpgroup_mma_registers(float* d, int N, bool mn_major_b, const std::uint32_t* a,
+                             std::uint64_t b, bool add, Where where) {
+  emu::ProductPayload p = {d, a, 0, b, N, false, mn_major_b, add, where};
+  emu::warpgroup_collective("wgmma with registers", emu::combine_product, &p, where);
 }
 
 void stmatrix_x4(void* row, const std::uint32_t (&r)[4], Where where) {

@@ -206,6 +206,39 @@ __device__ inline void wgmma(float (&d)[N / 2], std::uint64_t a, std::uint64_t b
   }
 }
 
+// As GRIST_WGMMA, with a in registers; a0..a3, b, add, tb: the numbers of the operands.
+#define GRIST_WGMMA_REGISTERS(shape, list, a0, a1, a2, a3, b_, add_, tb, ...)                      \
+  GRIST_SM90_ASM("{\n.reg .pred p;\nsetp.ne.b32 p, " add_                                          \
+                 ", 0;\nwgmma.mma_async.sync.aligned." shape ".f32.bf16.bf16 {" list "}, {" a0     \
+                 ", " a1 ", " a2 ", " a3 "}, " b_ ", p, 1, 1, " tb ";\n}"                          \
+                 : __VA_ARGS__                                                                     \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(static_cast<int>(add)), \
+                   "n"(kMnMajorB))
+
+// As wgmma(), with a in registers, which stay as they are until the wait. With row
+// 16 (t/32) + (t%32)/4 and column 2 (t%4), thread t holds in the halves (low, high) of
+// a[0]: (row, column and column + 1); a[1]: row + 8; a[2]: column + 8; a[3]: both. So neighbouring
+// sums of a wgmma, rounded, are the left operand of a product over their columns.
+template <int N, int kMnMajorB>
+__device__ inline void wgmma_registers(float (&d)[N / 2], const std::uint32_t (&a)[4],
+                                       std::uint64_t b, bool add) {
+  static_assert(N == 64 || N == 128, "a width that is here");
+  if constexpr (N == 64) {
+    GRIST_WGMMA_REGISTERS("m64n64k16", GRIST_D0, "%32", "%33", "%34", "%35", "%36", "%37", "%38",
+                          GRIST_OUT32(0));
+  } else {
+    GRIST_WGMMA_REGISTERS("m64n128k16", GRIST_D0 ", " GRIST_D32, "%64", "%65", "%66", "%67", "%68",
+                          "%69", "%70", GRIST_OUT32(0), GRIST_OUT32(32));
+  }
+}
+
+// After a wait: the compiler, which does not know that a wgmma writes its sums later, uses them
+// only from here on.
+template <int N> __device__ inline void keep_in_registers(float (&d)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) asm volatile("" : "+f"(d[i]) : : "memory");
+}
+
 // Four 8x8 matrices of 16-bit elements to shared memory: the reverse of ldmatrix_x4.
 __device__ inline void stmatrix_x4(void* row, const std::uint32_t (&r)[4]) {
   GRIST_SM90_ASM("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};"
@@ -224,6 +257,7 @@ template <int N> __device__ inline void registers_take() {
 }
 
 #undef GRIST_WGMMA
+#undef GRIST_WGMMA_REGISTERS
 #undef GRIST_OUT32
 #undef GRIST_OUT8
 #undef GRIST_D0

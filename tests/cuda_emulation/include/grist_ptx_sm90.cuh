@@ -57,6 +57,9 @@ void warpgroup_wait(int left, Where where);
 // As wgmma below; d has N / 2 elements.
 void warpgroup_mma(float* d, int N, bool mn_major_a, bool mn_major_b, std::uint64_t a,
                    std::uint64_t b, bool add, Where where);
+// a: the thread's four registers, read when the product takes place.
+void warpgroup_mma_registers(float* d, int N, bool mn_major_b, const std::uint32_t* a,
+                             std::uint64_t b, bool add, Where where);
 
 inline void wgmma_fence(Where where = Where::here()) {
   warpgroup_fence(where);
@@ -73,6 +76,13 @@ inline void wgmma(float (&d)[N / 2], std::uint64_t a, std::uint64_t b, bool add,
   static_assert(N == 64 || N == 128 || N == 192 || N == 256, "a width that is here");
   warpgroup_mma(d, N, kMnMajorA != 0, kMnMajorB != 0, a, b, add, where);
 }
+template <int N, int kMnMajorB>
+inline void wgmma_registers(float (&d)[N / 2], const std::uint32_t (&a)[4], std::uint64_t b,
+                            bool add, Where where = Where::here()) {
+  static_assert(N == 64 || N == 128, "a width that is here");
+  warpgroup_mma_registers(d, N, kMnMajorB != 0, a, b, add, where);
+}
+template <int N> inline void keep_in_registers(float (&)[N]) {}
 
 void stmatrix_x4(void* row, const std::uint32_t (&r)[4], Where where = Where::here());
 

@@ -1,6 +1,6 @@
 #include "registers.h"
 
-#include <algorithm>
+#include <utility>
 
 #include "../block.h"
 
@@ -34,9 +34,11 @@ void Registers::fence(int thread) {
 void Registers::begin(int thread, const void* p, std::size_t bytes, Where where) {
   Thread& t = threads_[static_cast<std::size_t>(thread)];
   const auto* begin = static_cast<const std::byte*>(p);
-  const bool runs =
-      std::any_of(t.used.begin(), t.used.end(), [&](const Used& u) { return u.begin == begin; });
-  if (runs) return;  // a chain of products
+  for (Used& u : t.used) {
+    if (u.begin != begin) continue;
+    ++u.products;  // nobody may have touched them since the product before
+    return;
+  }
   const auto [first, last] = words(find_this_block()->thread(thread).stack, p, bytes);
   for (std::size_t w = first; w < last; ++w) {
     if (t.fence == 0 || t.last[w] >= t.fence)
@@ -44,13 +46,12 @@ void Registers::begin(int thread, const void* p, std::size_t bytes, Where where)
                std::to_string(thread),
            where);
   }
-  t.used.push_back({begin, begin + bytes});
+  t.used.push_back({begin, begin + bytes, 1});
 }
 
 void Registers::end(int thread, const void* p) {
   std::vector<Used>& used = threads_[static_cast<std::size_t>(thread)].used;
-  used.erase(std::remove_if(used.begin(), used.end(), [&](const Used& u) { return u.begin == p; }),
-             used.end());
+  std::erase_if(used, [p](Used& u) { return u.begin == p && --u.products == 0; });
 }
 
 bool Registers::touch(int thread, const void* p, std::size_t bytes) {

@@ -24,6 +24,7 @@ class Registers {
   struct Used {
     const std::byte* begin;
     const std::byte* end;
+    int products;
   };
   struct Thread {
     std::uint32_t fence = 0;          // when; 0: not in this block

@@ -184,5 +184,37 @@ TEST_F(Proxies, RegistersNeedTheirFence) {
   EXPECT_REPORT(report, "proxy_test.cpp:");
 }
 
+// The left operand in registers, which two products read.
+template <Touch kTouch> __global__ void left_kernel(float* d) {
+  GRIST_DYNAMIC_SHARED(Memory, s);
+  write_box<Fence::by_writers>(s.a);
+  const std::uint64_t b = ptx::swizzled_matrix(s.a, 1024, 0);
+  constexpr std::uint32_t kOnes = 0x3f803f80;
+  float sums[2][32];
+  std::uint32_t left[4];
+  if (kTouch == Touch::after_fence) ptx::wgmma_fence();
+  for (std::uint32_t& pair : left) pair = kOnes;
+  if (kTouch != Touch::after_fence) ptx::wgmma_fence();
+  for (auto& half : sums) {
+    ptx::wgmma_registers<64, 0>(half, left, b, false);
+    ptx::wgmma_commit();
+  }
+  ptx::wgmma_wait<1>();
+  if (kTouch == Touch::before_wait) left[2] = 0;
+  ptx::wgmma_wait<0>();
+  d[threadIdx.x] = sums[0][3] + sums[1][3];
+}
+
+TEST_F(Proxies, RegistersOfTheLeftOperandToo) {
+  const DeviceArray<float> d(128);
+  EXPECT_EQ(start(left_kernel<Touch::fenced>, 1, 128, sizeof(Memory), d.get()), cudaSuccess)
+      << take_report();
+  EXPECT_EQ(d.host(), std::vector<float>(128, 32));
+  EXPECT_REPORT(report_of(left_kernel<Touch::after_fence>, 1, 128, sizeof(Memory), d.get()),
+                "no wgmma.fence between");
+  EXPECT_REPORT(report_of(left_kernel<Touch::before_wait>, 1, 128, sizeof(Memory), d.get()),
+                "before the wait for it");
+}
+
 }  // namespace
 }  // namespace grist::emu
