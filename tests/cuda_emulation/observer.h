@@ -33,8 +33,9 @@ class Observer {
 
   // fence.proxy.async: what the thread wrote in shared memory is there for the async proxy.
   virtual void proxy_fence(int thread) = 0;
-  // The running thread lets the async proxy read this from now on.
+  // The running thread lets the async proxy read this, from now until it takes it back.
   virtual void hands_over(const void* p, std::size_t bytes, Where where) = 0;
+  virtual void takes_back(const void* p, std::size_t bytes) = 0;
 
   // wgmma.fence, and the registers of a thread that a wgmma uses from begin to end.
   virtual void register_fence(int thread) = 0;

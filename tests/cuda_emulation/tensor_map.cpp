@@ -136,7 +136,9 @@ void load(void* shared, const CUtensorMap* map, int rank, ptx::Barrier* b,
     fail("a TMA load to an mbarrier with no fence after its initialisation", where);
   if (observer != nullptr) {
     for_chunks(m, to, at, [&](std::byte*, const std::byte* from, std::size_t bytes) {
-      if (bytes > 0) observer->hands_over(from, bytes, where);
+      if (bytes == 0) return;
+      observer->hands_over(from, bytes, where);
+      observer->reads(from, bytes, Proxy::async, where);
     });
     observer->copy_begins(thread, to, box_bytes(m), Proxy::async, where);
     observer->release(thread, b);  // whom the barrier lets go on sees the bytes
@@ -146,7 +148,9 @@ void load(void* shared, const CUtensorMap* map, int rank, ptx::Barrier* b,
       [=] {
         for_chunks(m, to, at, [](std::byte* chunk, const std::byte* from, std::size_t bytes) {
           std::memset(chunk, 0, kChunk);
-          if (bytes > 0) std::memcpy(chunk, from, bytes);
+          if (bytes == 0) return;
+          if (observer != nullptr) observer->takes_back(from, bytes);
+          std::memcpy(chunk, from, bytes);
         });
         if (observer != nullptr)
           observer->copy_ends(thread, to, box_bytes(m), Observer::StoreAt::begin);
@@ -173,6 +177,7 @@ void store(const CUtensorMap* map, int rank, const void* shared,
                        [where](const std::byte* chunk, std::byte* to, std::size_t bytes) {
                          if (bytes == 0) return;
                          if (observer != nullptr) {
+                           observer->takes_back(chunk, bytes);
                            observer->reads(chunk, bytes, Proxy::async, where);
                            observer->writes(to, bytes, Proxy::async, where);
                          }

@@ -79,7 +79,10 @@ struct Product {
   }
   void perform() const {
     if (observer != nullptr)
-      for_chunks([this](const std::byte* p) { observer->reads(p, 16, Proxy::async, where); });
+      for_chunks([this](const std::byte* p) {
+        observer->takes_back(p, 16);
+        observer->reads(p, 16, Proxy::async, where);
+      });
     multiply();
     if (observer != nullptr)
       for_registers(

@@ -190,6 +190,8 @@ void RaceChecker::visit(Cell& c, const Access& now, Memory memory, const void* p
     keep_read(c, now, memory);
     return;
   }
+  if (c.readers > 0 && c.handed_over.block == block_)
+    report("a race", "lets the async proxy read at this time", c.handed_over, now, p);
   for (const Access& r : c.reads) {
     if (conflict(r, now, memory)) report("a race", "has read", r, now, p);
   }
@@ -235,18 +237,26 @@ void RaceChecker::writes(const void* p, std::size_t bytes, Proxy proxy, Where wh
   engine_access(p, bytes, Kind::write, proxy, where);
 }
 
-void RaceChecker::hands_over(const void* p, std::size_t bytes, Kind kind, Where where) {
+void RaceChecker::hands_over(const void* p, std::size_t bytes, Where where) {
   const Memory memory = memory_of(p, bytes);
   if (memory != Memory::shared && memory != Memory::global) return;
-  const Access now = access_now(kind, Proxy::async, where.file, where.line);
-  for_cells(p, bytes, [&](const Cell& c) { check_handed_over(c, now, memory, p); });
+  const Access now = access_now(Kind::read, Proxy::async, where.file, where.line);
+  for_cells(p, bytes, [&](Cell& c) {
+    check_handed_over(c, now, memory, p);
+    if (c.handed_over.block != block_) c.readers = 0;  // of a block that failed
+    c.handed_over = now;
+    ++c.readers;
+  });
 }
-void RaceChecker::hands_over(const void* p, std::size_t bytes, Where where) {
-  hands_over(p, bytes, Kind::read, where);
+void RaceChecker::takes_back(const void* p, std::size_t bytes) {
+  for_cells(p, bytes, [](Cell& c) { --c.readers; });
 }
 
 void RaceChecker::copy_begins(int, const void* to, std::size_t bytes, Proxy proxy, Where where) {
-  if (proxy == Proxy::async) hands_over(to, bytes, Kind::write, where);
+  if (proxy == Proxy::async) {
+    const Access now = access_now(Kind::write, proxy, where.file, where.line);
+    for_cells(to, bytes, [&](const Cell& c) { check_handed_over(c, now, Memory::shared, to); });
+  }
   engine_access(to, bytes, Kind::write, proxy, where);
   for_cells(to, bytes, [](Cell& c) { c.in_flight = true; });
 }

@@ -31,6 +31,7 @@ class RaceChecker final : public Observer {
   void writes(const void* p, std::size_t bytes, Proxy proxy, Where where) override;
   void proxy_fence(int thread) override;
   void hands_over(const void* p, std::size_t bytes, Where where) override;
+  void takes_back(const void* p, std::size_t bytes) override;
   void register_fence(int thread) override;
   void registers_begin(int thread, const void* p, std::size_t bytes, Where where) override;
   void registers_end(int thread, const void* p) override;
@@ -57,7 +58,9 @@ class RaceChecker final : public Observer {
   struct Cell {
     Access write;
     std::array<Access, 2> reads;
-    bool in_flight = false;  // a copy writes it
+    Access handed_over;         // to the async proxy, last
+    std::uint16_t readers = 0;  // asynchronous, that have it now
+    bool in_flight = false;     // a copy writes it
   };
   static constexpr std::uintptr_t kCellBytes = 2;
   static constexpr std::uintptr_t kPageBytes = 4096;
@@ -74,7 +77,6 @@ class RaceChecker final : public Observer {
   void keep_read(Cell& c, const Access& now, Memory memory) const;
   Access access_now(Kind kind, Proxy proxy, const void* code, int line = 0) const;
   void engine_access(const void* p, std::size_t bytes, Kind kind, Proxy proxy, Where where);
-  void hands_over(const void* p, std::size_t bytes, Kind kind, Where where);
   void check_order(const Cell& c, const Access& now, Memory memory, const void* p);
   void check_handed_over(const Cell& c, const Access& now, Memory memory, const void* p);
 

@@ -80,6 +80,26 @@ TEST_F(Proxies, StoresReadByWgmma) {
                 "no fence.proxy.async");
 }
 
+// What the TMA reads may change after the wait.
+template <bool kEarly> __global__ void overwrite_kernel(const __grid_constant__ CUtensorMap map) {
+  GRIST_DYNAMIC_SHARED(Memory, s);
+  write_box<Fence::by_writers>(s.a);
+  if (threadIdx.x != 0) return;
+  ptx::tma_store_2d(&map, s.a, 0, 0);
+  ptx::bulk_commit();
+  if (kEarly) s.a[5] = __float2bfloat16(2);
+  ptx::bulk_wait_read<0>();
+  s.a[5] = __float2bfloat16(2);
+}
+
+TEST_F(Proxies, StoresWhileATmaStoreReads) {
+  const DeviceArray<__nv_bfloat16> x(64 * 64);
+  const CUtensorMap map = map_of(x.get(), {64, 64}, 64);
+  EXPECT_EQ(start(overwrite_kernel<false>, 1, 128, sizeof(Memory), map), cudaSuccess)
+      << take_report();
+  EXPECT_REPORT(report_of(overwrite_kernel<true>, 1, 128, sizeof(Memory), map), "at this time");
+}
+
 // cp.async writes as the thread itself does, when the thread has waited.
 template <bool kWaitFirst>
 __global__ void copied_kernel(const __grid_constant__ CUtensorMap map, const __nv_bfloat16* x) {
