@@ -98,7 +98,8 @@ MUTANTS = [
            "ptx::barrier_wait(&m.full[at.stage], at.parity);",
            "ptx::barrier_wait(&m.full[at.stage], at.parity ^ 1U);"),
     hopper("empty_parity", "row_matmul.cuh", "row_matmul.cu", "fills stages that are still read",
-           "ptx::barrier_wait(&m.empty[at.stage], at.parity ^ 1U);\n      load_stage<kWeights, true>",
+           "ptx::barrier_wait(&m.empty[at.stage], at.parity ^ 1U);\n"
+           "      load_stage<kWeights, true>",
            "load_stage<kWeights, true>"),
     hopper("announced_bytes", "row_matmul.cuh", "row_matmul.cu",
            "announces the bytes of one operand", "Memory::kBytesB + (kRows ? Memory::kBytesA : 0)",

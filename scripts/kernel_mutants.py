@@ -8,8 +8,8 @@ A mutant is a copy of the sources with one piece of text replaced. The file that
 as cuda_test and cuda_kernel_race_test compile it, and each program is linked again with that object
 in place of the right one. The plain program must fail under one of its schedules, or the race
 checker must; the output has a row of the table in docs/emulation.md for each mutant. Exit status 1:
-one of them was not found, or its text is no longer in the sources. Ten minutes on two cores: not a
-part of CI."""
+one of them was not found, or its text is no longer in the sources. Three minutes on two cores: not
+a part of CI."""
 
 import argparse
 import concurrent.futures
