@@ -3,6 +3,7 @@
 
 - fp32 on the GPU and on the CPU: the same losses, but for rounding;
 - bf16 on the GPU: near them, and the loss falls;
+- with CUDA graphs and without: the same bits;
 - a run that stops without a save and goes on: the same bits (grist verify resume);
 - speed: a step of a model like OLMoE, with as many layers as the memory allows.
 Prints progress, writes training.jsonl into the output folder (lines as in docs/cuda.md) and exits 1
@@ -150,6 +151,21 @@ def check_resume(runs, device, precision):
     runs.start(name, "verify", "resume", config, "--steps", "20")
 
 
+def check_graphs(runs, device):
+    """The same losses to the last digit, from graphs that were recorded."""
+    rows = {graphs: runs.train(f"graphs-{graphs}", SMALL, {
+        "device": device, "train.cuda_graphs": graphs, "train.train_iters": 30})
+        for graphs in ("auto", "none")}
+    if [row["loss"] for row in rows["auto"]] != [row["loss"] for row in rows["none"]]:
+        raise Failed("graphs: losses differ from those without")
+    log = (runs.output / "graphs-auto.log").read_text(encoding="utf-8")
+    if "CUDA graphs: " in log:
+        raise Failed(f"graphs: {log[log.index('CUDA graphs: '):].splitlines()[0]}")
+    rates = {name: statistics.median(row["tokens_per_second"] for row in found[10:])
+             for name, found in rows.items()}
+    print(f"  graphs: the same losses; {rates['auto']:.0f} tokens/s, without {rates['none']:.0f}")
+
+
 def measure_step(runs, device, memory_gib, quick, base=LARGE):
     """A measurement. The run is killed after enough steps: it would save gigabytes at its end."""
     layers, steps = layers_for(memory_gib), 8 if quick else 20
@@ -191,7 +207,8 @@ def main():
         def step():
             line = json.dumps(measure_step(runs, a.device, a.memory_gib, a.quick))
             (runs.output / "training.jsonl").write_text(line + "\n", encoding="utf-8")
-        parts += [lambda: check_resume(runs, a.device, "bf16"), step]
+        parts += [lambda: check_resume(runs, a.device, "bf16"),
+                  lambda: check_graphs(runs, a.device), step]
     for part in parts:
         try:
             part()

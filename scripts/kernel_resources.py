@@ -20,8 +20,9 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/kernel_resources.md"
 ARCHITECTURES = ["sm_80", "sm_90a"]
-# The low 12 bits of a 16-byte instruction name the operation; the same on sm_80 and sm_90a.
-OPCODES = {0x23C: "HMMA", 0x9F0: "HGMMA"}
+# The low 12 bits of a 16-byte instruction name the operation; the same on sm_80 and sm_90a. HGMMA has
+# its left operand in shared memory or in registers.
+OPCODES = {0x23C: "HMMA", 0x9F0: "HGMMA", 0xDF0: "HGMMA"}
 HOT = re.compile(r"matmul|attention|expert|linear|cross_entropy")
 NEEDS_HGMMA = re.compile(r"matmul|attention")
 # (file, kernel, architecture) -> bytes of spills that are known: few, to be got rid of.

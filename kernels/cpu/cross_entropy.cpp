@@ -60,6 +60,7 @@ void linear_cross_entropy(const Context& ctx, const ops::LinearCrossEntropy& a) 
   for (std::int64_t n = 0; n < N; ++n)
     GRIST_CHECK(targets[n] < V, "target {} of row {} is not in [0, {})", targets[n], n, V);
   const bool gradients = static_cast<bool>(a.dx);
+  const float* grad_scale = gradients ? a.grad_scale.as<float>() : nullptr;
   if (N == 0) {
     if (a.dw && !a.accumulate) std::fill_n(a.dw.as<float>(), a.dw.numel(), 0.0F);
     return;
@@ -77,8 +78,7 @@ void linear_cross_entropy(const Context& ctx, const ops::LinearCrossEntropy& a) 
     parallel_for(ctx, (count + task_rows - 1) / task_rows, [&](std::int64_t task, int) {
       const std::int64_t end = std::min(count, (task + 1) * task_rows);
       for (std::int64_t r = task * task_rows; r < end; ++r) {
-        losses[begin + r] =
-            loss_row(values + r * V, V, targets[begin + r], gradients ? &a.grad_scale : nullptr);
+        losses[begin + r] = loss_row(values + r * V, V, targets[begin + r], grad_scale);
       }
     });
     if (!gradients) continue;

@@ -116,6 +116,7 @@ void attention_forward(const Context& ctx, const ops::AttentionForward& a) {
     f.o = attention::device_pointer<T>(a.o);
     f.lse = a.lse.as<float>();
     if constexpr (std::is_same_v<T, bf16>) {
+      if (attention::hopper::forward(ctx, a, f)) return;
       if (attention::mma::forward(ctx, a, f)) return;
     }
     attention::scalar::forward<T>(ctx, a, f);
@@ -139,6 +140,7 @@ void attention_backward(const Context& ctx, const ops::AttentionBackward& a) {
     launch(attention::delta_kernel<T>, blocks_for(rows, attention::kThreads / kWarp),
            attention::kThreads, 0, stream_of(ctx), b.delta, b.o, b.do_, rows, b.Dh);
     if constexpr (std::is_same_v<T, bf16>) {
+      if (attention::hopper::backward(ctx, a, b)) return;
       if (attention::mma::backward(ctx, a, b)) return;
     }
     attention::scalar::backward<T>(ctx, a, b);

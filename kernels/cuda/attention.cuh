@@ -97,4 +97,10 @@ bool forward(const Context& ctx, const ops::AttentionForward& a, const ForwardOp
 bool backward(const Context& ctx, const ops::AttentionBackward& a, const BackwardOperands<bf16>& b);
 }  // namespace mma
 
+// The same for Hopper, heads of 64 and 128 (sm90/). False, and nothing done, elsewhere.
+namespace hopper {
+bool forward(const Context& ctx, const ops::AttentionForward& a, const ForwardOperands<bf16>& f);
+bool backward(const Context& ctx, const ops::AttentionBackward& a, const BackwardOperands<bf16>& b);
+}  // namespace hopper
+
 }  // namespace grist::cuda::attention

@@ -23,94 +23,6 @@ template <int kHead> struct ForwardShared {
   Tile<kKeys<kHead>, kHead> k, v;
 };
 
-// The rows of one lane: tile m, row g + 8 half.
-struct RunningRows {
-  float max[kTiles][2];  // the same in the four lanes of a row
-  float sum[kTiles][2];  // over the lane's own columns
-};
-
-// Over the four lanes of a row.
-__device__ inline float row_max(float x) {
-  x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, 1));
-  return fmaxf(x, __shfl_xor_sync(kAllLanes, x, 2));
-}
-__device__ inline float row_sum(float x) {
-  x += __shfl_xor_sync(kAllLanes, x, 1);
-  return x + __shfl_xor_sync(kAllLanes, x, 2);
-}
-
-// Scores beyond the diagonal become -inf. `last`: the last column that the warp's first row sees,
-// of the tile; each further row sees one more.
-template <int kWidth> __device__ inline void mask(Sums<kTiles, kWidth>& s, int last) {
-  const int own = last + lane_row() - lane_column();
-#pragma unroll
-  for (int m = 0; m < kTiles; ++m) {
-#pragma unroll
-    for (int n = 0; n < kWidth / 8; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-        if (n * 8 + i % 2 > own + m * 16 + i / 2 * 8) s.v[m][n][i] = -kInfinity;
-    }
-  }
-}
-
-// Scores become exp(scale (score - running maximum)); o and the sums follow the maximum.
-// `exponent`: scale log2(e).
-template <int kWidth, int kHead>
-__device__ inline void online_softmax(Sums<kTiles, kWidth>& s, Sums<kTiles, kHead>& o,
-                                      RunningRows& rows, float exponent) {
-#pragma unroll
-  for (int m = 0; m < kTiles; ++m) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float largest = rows.max[m][half];
-#pragma unroll
-      for (auto& part : s.v[m]) largest = fmaxf(largest, fmaxf(part[half * 2], part[half * 2 + 1]));
-      largest = row_max(largest);
-      const float base = largest == -kInfinity ? 0.0F : largest;  // no key seen yet
-      const float correction = exp2f((rows.max[m][half] - base) * exponent);
-      rows.max[m][half] = largest;
-      float sum = 0.0F;
-#pragma unroll
-      for (auto& part : s.v[m]) {
-#pragma unroll
-        for (int i = half * 2; i < half * 2 + 2; ++i) {
-          part[i] = exp2f(fmaf(part[i], exponent, -base * exponent));
-          sum += part[i];
-        }
-      }
-      rows.sum[m][half] = fmaf(rows.sum[m][half], correction, sum);
-#pragma unroll
-      for (auto& part : o.v[m]) {
-        part[half * 2] *= correction;
-        part[half * 2 + 1] *= correction;
-      }
-    }
-  }
-}
-
-// o / sum, and lse. A row that sees no key has sum 0.
-template <int kHead>
-__device__ inline void finish(Sums<kTiles, kHead>& o, const RunningRows& rows, float* lse,
-                              int stride, int first, int end, float scale) {
-#pragma unroll
-  for (int m = 0; m < kTiles; ++m) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const float sum = row_sum(rows.sum[m][half]);
-      const float factor = sum == 0.0F ? 0.0F : 1.0F / sum;
-#pragma unroll
-      for (auto& part : o.v[m]) {
-        part[half * 2] *= factor;
-        part[half * 2 + 1] *= factor;
-      }
-      const int row = first + m * 16 + half * 8 + lane_row();
-      if (row < end && lane_column() == 0)
-        lse[static_cast<std::int64_t>(row) * stride] = fmaf(rows.max[m][half], scale, logf(sum));
-    }
-  }
-}
-
 template <int kHead>
 __global__ void __launch_bounds__(kThreads)
     forward_kernel(ForwardOperands<bf16> a, const RowBlock* blocks, const int* count) {
@@ -133,9 +45,7 @@ __global__ void __launch_bounds__(kThreads)
   ptx::cp_async_commit();
   Sums<kTiles, kHead> o;
   o.clear();
-  RunningRows state;
-  for (auto& tile : state.max) tile[0] = tile[1] = -kInfinity;
-  for (auto& tile : state.sum) tile[0] = tile[1] = 0.0F;
+  RunningRows<kTiles> state;
   for (int key = 0; key < seen; key += kStep) {
     ptx::cp_async_wait<0>();
     __syncthreads();  // the keys are there, the values before them used
@@ -150,7 +60,8 @@ __global__ void __launch_bounds__(kThreads)
     if (next < seen) start_copy(shared.k, a.k + kv_at, kv_stride, seen - next);
     ptx::cp_async_commit();
     if (next - 1 > last) mask(s, last + own - key);
-    online_softmax(s, o, state, a.scale * kLog2e);
+    const Corrections<kTiles> corrections = online_softmax(s, state, a.scale * kLog2e);
+    follow(o, corrections);
     add_weighted(o, s, shared.v);
   }
   ptx::cp_async_wait<0>();

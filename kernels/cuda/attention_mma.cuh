@@ -1,19 +1,15 @@
 #pragma once
 // Tiles and matrix products of the bf16 attention kernels on tensor cores (mma.sync m16n8k16).
-//
-// A warp's lane holds of a 16 x 8 accumulator rows g and g+8, columns 2t and 2t+1, with g = lane/4,
-// t = lane%4. Two neighbouring accumulators, rounded, are the left operand of a product over their
-// 16 columns: probabilities never leave registers.
+// Two neighbouring accumulators, rounded, are the left operand of a product over their 16 columns:
+// probabilities never leave registers.
 #include <grist_ptx.cuh>
 
-#include "attention.cuh"
+#include "attention_softmax.cuh"
 
 namespace grist::cuda::attention::mma {
 
 constexpr int kWarps = 4;
 constexpr int kThreads = kWarps * kWarp;
-constexpr float kInfinity = __builtin_huge_valf();
-constexpr float kLog2e = 1.44269504088896340736F;
 
 // Rows of one head in shared memory. Eight more elements a row put the eight 16-byte rows that one
 // ldmatrix reads into different banks.
@@ -21,16 +17,6 @@ template <int kRows, int kHead> struct Tile { __align__(16) bf16 row[kRows][kHea
 
 __device__ inline int warp_index() {
   return static_cast<int>(threadIdx.x) / kWarp;
-}
-__device__ inline int lane_index() {
-  return static_cast<int>(threadIdx.x) % kWarp;
-}
-// The lane's row g and first column 2t in an accumulator.
-__device__ inline int lane_row() {
-  return lane_index() / 4;
-}
-__device__ inline int lane_column() {
-  return lane_index() % 4 * 2;
 }
 
 // Starts the copy of rows below `rows` from x, `stride` elements apart; the others become zeros.
@@ -89,26 +75,7 @@ __device__ inline void load_right(Right& b, const Tile<kRows, kHead>& tile, int 
   b[1][1] = r[3];
 }
 
-__device__ inline std::uint32_t pack(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const std::uint32_t*>(&pair);
-}
-
 // ---- products of a warp -------------------------------------------------------------------------
-
-// kTiles times 16 rows, kColumns columns.
-template <int kTiles, int kColumns> struct Sums {
-  float v[kTiles][kColumns / 8][4];
-
-  __device__ void clear() {
-#pragma unroll
-    for (auto& tile : v)
-#pragma unroll
-      for (auto& part : tile)
-#pragma unroll
-        for (float& value : part) value = 0.0F;
-  }
-};
 
 // out = a[row..] b^T: rows of both are heads.
 template <int kTiles, int kColumns, int kRows, int kHead>

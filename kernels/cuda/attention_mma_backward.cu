@@ -1,12 +1,12 @@
 // Gradients of attention in bf16 on tensor cores.
 //
 // Launch    a block of 4 warps owns 64 rows, a warp 16 of them, and walks over the other side's
-// rows
-//           64 or 32 at a time, the next of which arrive meanwhile: dk and dv own keys and walk
-//           over the group's query heads and their queries, dq owns queries and walks over keys.
-//           Scores are computed twice, so that each gradient has one writer.
+//           rows 64 or 32 at a time, the next of which arrive meanwhile: dk and dv own keys and
+//           walk over the group's query heads and their queries, dq owns queries and walks over
+//           keys. Scores are computed twice, so that each gradient has one writer.
 // Numerics  fp32 sums in ascending order of heads and rows; probabilities and their gradients are
 //           rounded to bf16 for the last products.
+#include "attention_gradients.cuh"
 #include "attention_mma.cuh"
 #include "launch.h"
 
@@ -49,32 +49,15 @@ __device__ inline void copy_keys(Pair<kCount, kHead>& to, const BackwardOperands
   start_copy(to.y, a.v + at, stride, doc.num_keys - begin);
 }
 
-// Scores become p = exp(scale score - lse), and dp becomes p (dp - delta), which is ds / scale.
-// lse(n, i) and delta(n, i) belong to value i of columns 8n..8n+7; `exponent`: scale log2(e).
+// Scores and dp become probabilities and their gradients. lse(n, i) and delta(n, i) belong to value
+// i of columns 8n..8n+7.
 template <int kWidth, class Lse, class Delta>
 __device__ inline void score_gradients(Sums<1, kWidth>& s, Sums<1, kWidth>& dp, float exponent,
                                        Lse&& lse, Delta&& delta) {
 #pragma unroll
   for (int n = 0; n < kWidth / 8; ++n) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float p = exp2f(fmaf(s.v[0][n][i], exponent, -lse(n, i)));
-      s.v[0][n][i] = p;
-      dp.v[0][n][i] = p * (dp.v[0][n][i] - delta(n, i));
-    }
-  }
-}
-
-// Clears p and dp where !seen(row, column), counted from the warp's first row.
-template <int kWidth, class Seen>
-__device__ inline void mask(Sums<1, kWidth>& p, Sums<1, kWidth>& dp, Seen&& seen) {
-#pragma unroll
-  for (int n = 0; n < kWidth / 8; ++n) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (!seen(lane_row() + i / 2 * 8, n * 8 + lane_column() + i % 2))
-        p.v[0][n][i] = dp.v[0][n][i] = 0.0F;
-    }
+    to_probabilities(s.v[0][n], exponent, [&](int i) { return lse(n, i); });
+    to_gradients(dp.v[0][n], s.v[0][n], [&](int i) { return delta(n, i); });
   }
 }
 
@@ -120,9 +103,11 @@ __global__ void __launch_bounds__(kThreads)
         s, dp, a.scale * kLog2e, [&](int, int i) { return lse[i / 2]; },
         [&](int, int i) { return delta[i / 2]; });
     if (next > seen_by_all) {
-      mask(s, dp, [&](int row, int column) {
-        return own + row < rows && key + column < doc.visible(block.begin + own + row);
-      });
+      clear_unseen(
+          [&](int row, int column) {
+            return own + row < rows && key + column < doc.visible(block.begin + own + row);
+          },
+          dp);
     }
     add_weighted(dq, dp, other.x);
   }
@@ -132,19 +117,6 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // ---- dk and dv ----------------------------------------------------------------------------------
-
-// The steps of a block of keys: for every head of the group, the query blocks that see them.
-template <int kStep> struct QuerySteps {
-  int first_head, first_block, blocks, count;
-
-  __device__ QuerySteps(const Document& doc, int key, int head, int group)
-      : first_head(head),
-        first_block(doc.first_seeing(key) / kStep),
-        blocks(max(0, (doc.num_queries + kStep - 1) / kStep - first_block)),
-        count(group * blocks) {}
-  __device__ int head(int step) const { return first_head + step / blocks; }
-  __device__ int query(int step) const { return (first_block + step % blocks) * kStep; }
-};
 
 // What a thread brings of a step's lse and delta; threads of a warp pair share the work.
 template <int kStep> struct RowValues {
@@ -205,10 +177,12 @@ __global__ void __launch_bounds__(kThreads)
         [&](int n, int i) { return shared.delta[stage][n * 8 + lane_column() + i % 2]; });
     // The first query sees the fewest keys.
     if (query + kStep > doc.num_queries || block.begin + kRows > doc.visible(query)) {
-      mask(s, dp, [&](int row, int column) {
-        return query + column < doc.num_queries &&
-               block.begin + own + row < doc.visible(query + column);
-      });
+      clear_unseen(
+          [&](int row, int column) {
+            return query + column < doc.num_queries &&
+                   block.begin + own + row < doc.visible(query + column);
+          },
+          s, dp);
     }
     add_weighted(dv, s, other.y);
     add_weighted(dk, dp, other.x);

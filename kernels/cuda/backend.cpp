@@ -9,11 +9,36 @@
 
 namespace grist::cuda {
 
+namespace {
+
+// A kernel did what it must not; until the process ends every call then gives this answer.
+bool is_fault(cudaError_t status) {
+  switch (status) {
+    case cudaErrorIllegalAddress:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorInvalidPc:
+    case cudaErrorHardwareStackError:
+    case cudaErrorAssert:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorLaunchFailure: return true;
+    default: return false;
+  }
+}
+
+}  // namespace
+
 void check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
-  const ExitCode code =
-      status == cudaErrorMemoryAllocation ? ExitCode::out_of_memory : ExitCode::device_unavailable;
-  throw Error(code, std::string(what) + ": " + cudaGetErrorString(status));
+  const std::string said = std::string(what) + ": " + cudaGetErrorString(status);
+  if (status == cudaErrorMemoryAllocation) throw Error(ExitCode::out_of_memory, said);
+  if (is_fault(status))
+    throw Error(ExitCode::internal,
+                said +
+                    "; a kernel failed: a fault of grist or of the GPU, which "
+                    "scripts/gpu_check.sh tells apart; checkpoints are not touched by it");
+  throw Error(ExitCode::device_unavailable, said);
 }
 
 }  // namespace grist::cuda

@@ -94,12 +94,12 @@ template <class T> __device__ inline void store(T* out, const float (&x)[4]) {
   *reinterpret_cast<Four<T>*>(out) = four;
 }
 
-// dlogits may be logits; null: losses alone. A target that is no column makes the loss NaN: nobody
-// waits for the device to say more.
+// dlogits may be logits; null: losses alone, and no grad_scale. A target that is no column makes
+// the loss NaN: nobody waits for the device to say more.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     loss_kernel(float* losses, T* dlogits, const float* logits, const std::int32_t* targets, int V,
-                float grad_scale) {
+                const float* grad_scale) {
   const std::int64_t row_begin = static_cast<std::int64_t>(blockIdx.x) * V;
   const float* row = logits + row_begin;
   const int target = targets[blockIdx.x];
@@ -120,13 +120,13 @@ __global__ void __launch_bounds__(kThreads)
     losses[blockIdx.x] = target < V ? static_cast<float>(loss) : __builtin_nanf("");
   }
   if (drow == nullptr) return;
-  const float factor = grad_scale / all.sum;
+  const float scale = *grad_scale, factor = scale / all.sum;
   for_values(row, V, [&](int first, const auto& x) {
     constexpr int kSize = sizeof(x) / sizeof(float);
     float d[kSize];
 #pragma unroll
     for (int i = 0; i < kSize; ++i)
-      d[i] = expf(x[i] - all.max) * factor - (first + i == target ? grad_scale : 0.0F);
+      d[i] = expf(x[i] - all.max) * factor - (first + i == target ? scale : 0.0F);
     store(drow + first, d);
   });
 }
@@ -155,6 +155,7 @@ void multiply_logits(const Context& ctx, const TensorView& logits, const ConstTe
 void linear_cross_entropy(const Context& ctx, const ops::LinearCrossEntropy& a) {
   const std::int64_t N = a.x.shape[0], V = a.w.shape[0];
   const bool gradients = static_cast<bool>(a.dx);
+  const float* grad_scale = gradients ? a.grad_scale.as<float>() : nullptr;
   if (N == 0) {
     if (a.dw && !a.accumulate)
       check(cudaMemsetAsync(a.dw.data, 0, a.dw.bytes(), stream_of(ctx)), "clearing dw");
@@ -176,7 +177,7 @@ void linear_cross_entropy(const Context& ctx, const ops::LinearCrossEntropy& a) 
       using T = decltype(type);
       launch(loss_kernel<T>, blocks_for(end - begin, 1), kThreads, 0, stream_of(ctx),
              a.losses.as<float>() + begin, static_cast<T*>(dlogit_space.data), logits.as<float>(),
-             a.targets.as<std::int32_t>() + begin, static_cast<int>(V), a.grad_scale);
+             a.targets.as<std::int32_t>() + begin, static_cast<int>(V), grad_scale);
     });
     if (!gradients) continue;
     const TensorView dlogits = rows(dlogit_space, 0, end - begin);

@@ -11,7 +11,8 @@
 
 namespace grist::cuda {
 
-// Throws Error{device_out_of_memory or device_unavailable}: "<what>: <CUDA's words>".
+// Throws Error{out_of_memory, internal (a kernel failed) or device_unavailable}: "<what>: <CUDA's
+// words>".
 void check(cudaError_t status, const char* what);
 
 inline cudaStream_t stream_of(const Context& ctx) {

@@ -31,8 +31,9 @@ void bind_thread() {
 
 class Runtime final : public DeviceRuntime {
  public:
-  std::string description;
+  std::string description, kind_of_device;
   std::string describe() const override { return description; }
+  std::string kind() const override { return kind_of_device; }
   std::string address() const override {
     char text[32] = "";
     check(cudaDeviceGetPCIBusId(text, sizeof text, device), "the GPU's address");
@@ -89,7 +90,38 @@ class Runtime final : public DeviceRuntime {
   void order(CUevent_st* earlier, CUstream_st* later) override {
     check(cudaStreamWaitEvent(native(later), earlier, 0), "event");
   }
+  void wait(CUevent_st* m) override { check(cudaEventSynchronize(m), "the GPU's work"); }
   void destroy_mark(CUevent_st* m) noexcept override { cudaEventDestroy(m); }
+
+  // Other threads' calls (a background save, other ranks in tests) are theirs to make.
+  void begin_capture(CUstream_st* s) override {
+    check(cudaStreamBeginCapture(native(s), cudaStreamCaptureModeThreadLocal), "capture");
+  }
+  CUgraphExec_st* end_capture(CUstream_st* s) override {
+    cudaGraph_t graph = nullptr;
+    check(cudaStreamEndCapture(native(s), &graph), "capture");
+    std::size_t nodes = 0;
+    cudaGraphExec_t exec = nullptr;
+    cudaError_t status = cudaGraphGetNodes(graph, nullptr, &nodes);
+    if (status == cudaSuccess && nodes > 0) status = cudaGraphInstantiate(&exec, graph, 0);
+    cudaGraphDestroy(graph);
+    check(status, "graph");
+    return exec;
+  }
+  void abandon_capture(CUstream_st* s) noexcept override {
+    cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
+    cudaStreamIsCapturing(native(s), &capturing);
+    if (capturing != cudaStreamCaptureStatusNone) {
+      cudaGraph_t graph = nullptr;
+      cudaStreamEndCapture(native(s), &graph);
+      if (graph != nullptr) cudaGraphDestroy(graph);
+    }
+    cudaGetLastError();  // the failure was told; later calls must not meet it again
+  }
+  void launch(CUgraphExec_st* graph, CUstream_st* s) override {
+    check(cudaGraphLaunch(graph, native(s)), "launch of a graph");
+  }
+  void destroy_graph(CUgraphExec_st* graph) noexcept override { cudaGraphExecDestroy(graph); }
 
   void copy_in(CUstream_st* s, void* to, const void* from, std::size_t bytes) override {
     check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, native(s)), "copy to the GPU");
@@ -113,6 +145,22 @@ const Backend kBackend = {GRIST_OPS(GRIST_ENTRY) weight_bytes};
 #undef GRIST_ENTRY
 
 constexpr int kLeastCapability = 80;  // bf16 mma.sync and cp.async
+
+std::string version(int number) {
+  return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10);
+}
+
+std::string why_no_device(cudaError_t status) {
+  int driver = 0;  // stays 0 without one
+  cudaDriverGetVersion(&driver);
+  if (status == cudaErrorInsufficientDriver && driver == 0) return "there is no NVIDIA driver";
+  if (status == cudaErrorInsufficientDriver)
+    return "the NVIDIA driver is for CUDA " + version(driver) + ", " + version(CUDART_VERSION) +
+           " is needed: a newer driver";
+  if (status == cudaSuccess || status == cudaErrorNoDevice)
+    return "no GPU is visible to this process";
+  return cudaGetErrorString(status);
+}
 
 }  // namespace
 
@@ -138,7 +186,7 @@ bool enable(int device_index, std::string& why) {
   const cudaError_t status = cudaGetDeviceCount(&count);
   if (status != cudaSuccess || count == 0) {
     cudaGetLastError();
-    why = status == cudaSuccess ? "no GPU" : cudaGetErrorString(status);
+    why = why_no_device(status);
     return false;
   }
   device = device_index % count;
@@ -151,16 +199,17 @@ bool enable(int device_index, std::string& why) {
   info.compute_capability = properties.major * 10 + properties.minor;
   info.multiprocessors = properties.multiProcessorCount;
   info.shared_memory_per_block = properties.sharedMemPerBlockOptin;
+  runtime.kind_of_device = "compute capability " + std::to_string(properties.major) + "." +
+                           std::to_string(properties.minor);
   if (info.compute_capability < kLeastCapability) {
-    why = std::string(properties.name) + " has compute capability " +
-          std::to_string(properties.major) + "." + std::to_string(properties.minor) +
-          ", 8.0 or more is needed";
+    why =
+        std::string(properties.name) + " has " + runtime.kind_of_device + ", 8.0 or more is needed";
     return false;
   }
-  char text[64];
-  std::snprintf(text, sizeof text, ", compute capability %d.%d, %.1f GiB", properties.major,
-                properties.minor, static_cast<double>(properties.totalGlobalMem) / (1 << 30));
-  runtime.description = std::string(properties.name) + text;
+  char text[32];
+  std::snprintf(text, sizeof text, ", %.1f GiB",
+                static_cast<double>(properties.totalGlobalMem) / (1 << 30));
+  runtime.description = std::string(properties.name) + ", " + runtime.kind_of_device + text;
   set_cuda_device(&runtime);
   ops::set_cuda_backend(&kBackend);
   return true;

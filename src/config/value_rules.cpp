@@ -98,6 +98,7 @@ constexpr auto kWords = std::to_array<Words>({
     {"model.moe.aux_loss_scope", "sequence, micro_batch, global_batch"},
     {"model.moe.token_drop_policy", "probs, position"},
     {"train.recompute", "none, selective, full"},
+    {"train.cuda_graphs", "auto, none"},
     {"optim.name", "adamw"},
     {"optim.lr_decay_style", "cosine, wsd, linear, constant"},
     {"parallel.deterministic", "layout, elastic"},

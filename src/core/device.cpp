@@ -45,14 +45,18 @@ void copy_in(const Context& ctx, const TensorView& to, const void* from) {
   }
 }
 
-void copy_out(const Context& ctx, void* to, const ConstTensorView& from) {
+void start_copy_out(const Context& ctx, void* to, const ConstTensorView& from) {
   if (from.bytes() == 0) return;
   if (ctx.device == Device::cuda) {
     cuda_device().copy_out(ctx.stream, to, from.data, from.bytes());
-    cuda_device().wait(ctx.stream);
   } else {
     std::memcpy(to, from.data, from.bytes());
   }
+}
+
+void copy_out(const Context& ctx, void* to, const ConstTensorView& from) {
+  start_copy_out(ctx, to, from);
+  if (from.bytes() > 0) wait(ctx);
 }
 
 void copy(const Context& ctx, const TensorView& to, const ConstTensorView& from) {

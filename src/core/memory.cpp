@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -53,24 +54,54 @@ std::size_t MemoryLedger::total_bytes(Device device) const {
   return sum;
 }
 
+std::string MemoryLedger::largest_first(Device device) const {
+  std::vector<Entry> here;
+  for (const Entry& e : entries_)
+    if (e.device == device && e.bytes > 0) here.push_back(e);
+  std::stable_sort(here.begin(), here.end(),
+                   [](const Entry& a, const Entry& b) { return a.bytes > b.bytes; });
+  std::string out;
+  for (const Entry& e : here)
+    out += (out.empty() ? "" : ", ") + e.label + " " + human_bytes(e.bytes);
+  return out;
+}
+
 Buffer::Buffer(std::size_t bytes, Device device, std::string_view label, MemoryLedger* ledger)
     : bytes_(bytes) {
   if (bytes == 0) return;
   std::byte* p = device == Device::cuda ? cuda_device().allocate(bytes) : allocate_host(bytes);
   if (p == nullptr) {
+    const std::string held = ledger != nullptr ? ledger->largest_first(device) : "";
     fail(ExitCode::out_of_memory,
-         "out of {}memory: {} for {}; use a smaller model, micro_batch_size or recompute: full",
-         device == Device::cuda ? "device " : "", human_bytes(bytes), label);
+         "out of {}memory: {} for {}{}; use a smaller model, micro_batch_size or recompute: full",
+         device == Device::cuda ? "device " : "", human_bytes(bytes), label,
+         held.empty() ? "" : ", held already: " + held);
   }
-  data_ = std::unique_ptr<std::byte, BufferFree>(
-      p, BufferFree{device, bytes, std::string(label), ledger});
-  if (ledger != nullptr) ledger->add(label, bytes, device);
+  take(p, {device, false, bytes, std::string(label), ledger});
+}
+
+Buffer Buffer::pinned(std::size_t bytes, std::string_view label, MemoryLedger* ledger) {
+  Buffer b;
+  b.bytes_ = bytes;
+  if (bytes == 0) return b;
+  std::byte* p = cuda_device().allocate_pinned(bytes);
+  if (p == nullptr)
+    fail(ExitCode::out_of_memory, "out of pinned host memory: {} for {}", human_bytes(bytes),
+         label);
+  b.take(p, {Device::cpu, true, bytes, std::string(label), ledger});
+  return b;
+}
+
+void Buffer::take(std::byte* p, const BufferFree& free) {
+  data_ = std::unique_ptr<std::byte, BufferFree>(p, free);
+  if (free.ledger != nullptr) free.ledger->add(free.label, free.bytes, free.device);
 }
 
 void BufferFree::operator()(std::byte* p) const noexcept {
   if (ledger != nullptr) ledger->remove(label, bytes, device);
-  if (device == Device::cuda) {
-    if (DeviceRuntime* runtime = find_cuda_device()) runtime->release(p);
+  if (device == Device::cuda || pinned) {
+    DeviceRuntime* runtime = find_cuda_device();
+    if (runtime != nullptr) pinned ? runtime->release_pinned(p) : runtime->release(p);
   } else {
     std::free(p);
   }

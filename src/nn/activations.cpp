@@ -1,6 +1,7 @@
 #include "grist/nn/activations.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "grist/core/check.h"
 
@@ -73,6 +74,13 @@ std::vector<Field> layer_fields(const ModelConfig& c, bool moe, std::int64_t N, 
   return f;
 }
 
+// What the host wants to know of a micro-batch.
+bool is_statistic(Member m) {
+  using A = LayerActivations;
+  return m == &A::expert_offsets || m == &A::counts || m == &A::prob_sums || m == &A::fractions ||
+         m == &A::scalars;
+}
+
 struct Placed {
   TensorView* target;
   Arena* arena;
@@ -122,8 +130,10 @@ void plan_workspace(Planner& plan, Arena& arena, Activations& act, const ModelCo
   plan.add(act.rstd_final, arena, f32, {N});
   plan.add(act.n_final, arena, dtype, {N, D});
   plan.add(act.losses, arena, f32, {N});
-  plan.add(act.loss_sum, arena, DType::f64, {1});
-  if (!backward) return;
+  if (!backward) {
+    plan.add(act.loss_sum, arena, DType::f64, {1});
+    return;
+  }
   plan.add(act.dn_final, arena, dtype, {N, D});
   plan.add(w.dz, arena, dtype, {2 * activated});
   plan.add(w.shared_dz, arena, dtype, {N, 2 * Fs});
@@ -141,7 +151,19 @@ void plan_workspace(Planner& plan, Arena& arena, Activations& act, const ModelCo
 void plan_batch(Planner& plan, Arena& arena, Activations& act) {
   for (TensorView* v : {&act.ids, &act.targets, &act.positions})
     plan.add(*v, arena, DType::i32, {act.tokens()});
-  plan.add(act.cu_seqlens, arena, DType::i32, {act.tokens() + 1});
+  const auto most = static_cast<std::int64_t>(
+      std::bit_ceil(static_cast<std::uint64_t>(std::max<std::int64_t>(act.tokens(), 1))));
+  plan.add(act.cu_seqlens, arena, DType::i32, {most + 1});  // padded: nn/model.cpp
+  plan.add(act.loss_scale, arena, DType::f32, {1});
+}
+
+// Of one round: the above and the routers' values.
+std::size_t upload_bytes(const Activations& act, const ModelConfig& c) {
+  std::size_t bytes =
+      static_cast<std::size_t>(2 * c.num_hidden_layers * c.moe.num_experts) * sizeof(float);
+  for (const TensorView& v : {act.ids, act.targets, act.positions, act.cu_seqlens, act.loss_scale})
+    bytes += v.bytes() + Uploads::kAlign;
+  return bytes + Uploads::kAlign;
 }
 
 }  // namespace
@@ -173,8 +195,17 @@ Activations::Activations(const ModelConfig& c, std::int64_t tokens, std::int64_t
   const auto fields = [&](std::size_t i) {
     return layer_fields(c, is_moe(i), tokens, sequences, experts_here, dtype);
   };
+  const bool backward = keep != Keep::nothing;
+  if (backward) {  // first, and so in one stretch
+    plan.add(loss_sum, kept_, DType::f64, {1});
+    for (std::size_t i = 0; i < layers.size(); ++i)
+      for (const Field& f : fields(i))
+        if (is_statistic(f.member)) plan.add(layers[i].*f.member, kept_, f.dtype, f.shape);
+    plan.at(statistics, kept_, 0, DType::i64, {static_cast<std::int64_t>(kept_.size() / 8)});
+  }
   for (std::size_t i = 0; i < layers.size(); ++i) {
     for (const Field& f : fields(i)) {
+      if (backward && is_statistic(f.member)) continue;
       if (keep >= f.from) {
         plan.add(layers[i].*f.member, kept_, f.dtype, f.shape);
       } else {
@@ -200,6 +231,7 @@ Activations::Activations(const ModelConfig& c, std::int64_t tokens, std::int64_t
   kept_.commit();
   shared_.commit();
   plan.bind();
+  if (device != Device::cpu) uploads.emplace(upload_bytes(*this, c), ledger);
 }
 
 }  // namespace grist::nn

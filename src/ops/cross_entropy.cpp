@@ -23,6 +23,7 @@ void linear_cross_entropy(const Context& ctx, const LinearCrossEntropy& a) {
   // differ.
   GRIST_CHECK(N == 0 || static_cast<bool>(a.dx) == static_cast<bool>(a.dw),
               "{}: dx and dw come together", kOp);
+  if (a.dx) require(kOp, "grad_scale", a.grad_scale, DType::f32, {1});
   require_scratch(kOp, ctx);
   GRIST_DISPATCH(linear_cross_entropy, ctx, a);
 }

@@ -1,5 +1,8 @@
 #include "compute_device.h"
 
+#include <algorithm>
+#include <vector>
+
 #include "grist/comm/collectives.h"
 #include "grist/core/check.h"
 #include "grist/core/device.h"
@@ -21,6 +24,20 @@ DeviceChoice choose_here(const Config& config, int local_rank) {
   return choice;
 }
 
+// Kernels differ by kind of GPU, and with them the last bits: ranks would drift apart.
+void check_same_kind(comm::Communicator& world) {
+  const std::vector<std::string> kinds = comm::all_gather(world, cuda_device().kind());
+  const auto other = std::find_if(kinds.begin(), kinds.end(),
+                                  [&](const std::string& kind) { return kind != kinds[0]; });
+  comm::agree(world, [&] {
+    if (other != kinds.end())
+      fail(ExitCode::device_unavailable,
+           "the GPU of rank 0 has {}, that of rank {} has {}; all ranks need GPUs of one kind "
+           "(CUDA_VISIBLE_DEVICES chooses)",
+           kinds[0], other - kinds.begin(), *other);
+  });
+}
+
 }  // namespace
 
 DeviceChoice choose_device(const Config& config, comm::Communicator& world, int local_rank) {
@@ -33,6 +50,7 @@ DeviceChoice choose_device(const Config& config, comm::Communicator& world, int 
       fail(ExitCode::device_unavailable,
            "device: auto: some ranks have a GPU and others have none; set device: cpu");
   });
+  if (cuda != 0) check_same_kind(world);
   return choice;
 }
 

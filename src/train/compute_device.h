@@ -14,9 +14,9 @@ struct DeviceChoice {
   std::string why_not_cuda;  // with device: auto on a machine without a usable GPU
 };
 
-// Collective over the ranks of `world`: the same kind of device for all, and the ranks of one host
-// take its GPUs in turn. Throws, on all ranks, Error{device_unavailable} where device: cuda cannot
-// be had, Error{config} for a precision that the device does not have.
+// Collective over the ranks of `world`: the same kind of device for all (of GPU, too), and the
+// ranks of one host take its GPUs in turn. Throws, on all ranks, Error{device_unavailable} where
+// device: cuda cannot be had, Error{config} for a precision that the device does not have.
 DeviceChoice choose_device(const Config& config, comm::Communicator& world, int local_rank);
 
 class ComputeDevice {

@@ -6,6 +6,7 @@
 #include "alive.h"
 #include "grist/comm/collectives.h"
 #include "grist/core/check.h"
+#include "grist/core/device.h"
 #include "grist/parallel/expert_exchange.h"
 
 namespace grist::train {
@@ -77,7 +78,8 @@ Engine::Engine(const Config& config, comm::Communicator& world, const Context& c
     : config_(config),
       ctx_(ctx),
       layout_(world.size(), world.rank(), config.parallel.expert_model_parallel_size),
-      groups_(parallel::make_groups(world, layout_, ctx, config.parallel.transport)) {
+      groups_(parallel::make_groups(world, layout_, ctx, config.parallel.transport)),
+      ledger_(ledger) {
   world.activity().enter("taking memory");
   const Alive alive(world.activity());
   const DType dtype = nn::activation_dtype(config, ctx.device);
@@ -90,6 +92,11 @@ Engine::Engine(const Config& config, comm::Communicator& world, const Context& c
                        parallel::make_expert_exchange(groups_.expert_parallel, config, tokens, keep,
                                                       ctx.device, dtype, ledger),
                        dtype);
+  if (ctx.device == Device::cuda && config.train.cuda_graphs == "auto" &&
+      activations_->exchange() == nullptr)
+    graphs_.emplace(ctx);
+  make_room(static_cast<std::size_t>(config.train.global_batch_size /
+                                     (config.train.micro_batch_size * world.size())));
 }
 
 void Engine::initialize() {
@@ -120,19 +127,20 @@ std::optional<StepOutcome> Engine::step(std::span<const Batch> batches, double l
   nn::StepScale scale{.loss_scale = 1.0F / static_cast<float>(targets),
                       .micro_batch_weight = 1.0F / static_cast<float>(count * layout_.world())};
   optimizer_->begin_step();
-  std::vector<std::vector<double>> values;
+  make_room(batches.size());
   for (std::int64_t i = 0; i < count; ++i) {
-    if (stop()) return std::nullopt;
+    if (stop()) {
+      wait(ctx_);
+      return std::nullopt;
+    }
     activity.enter("forward and backward");
     const bool last = i + 1 == count;
     scale.first = i % lane_length == 0;
-    micro_batch_.reset();
-    model_->forward_backward(ctx_, *activations_, view(batches[static_cast<std::size_t>(i)]), scale,
-                             micro_batch_, last ? &*optimizer_ : nullptr);
-    values.push_back(values_of(micro_batch_));
-    add_counts();
+    const auto number = static_cast<std::size_t>(i);
+    start_micro_batch(batches[number], scale, number, last);
     if (!last && (i + 1) % lane_length == 0) optimizer_->lane_done();
   }
+  const std::vector<std::vector<double>> values = collect(scale, batches.size());
   const double micro_batches = clock.lap();
   activity.enter("update");
   add_up(gather_rows(groups_.world.host(), values));
@@ -148,6 +156,41 @@ std::optional<StepOutcome> Engine::step(std::span<const Batch> batches, double l
   }
   out.compute_seconds = {micro_batches, clock.lap()};
   return out;
+}
+
+// Its sums are there when the device is done.
+void Engine::start_micro_batch(const Batch& batch, const nn::StepScale& scale, std::size_t number,
+                               bool last) {
+  const bool travels = last && layout_.world() > 1;  // else the sums are made in optimizer_->step()
+  model_->forward_backward(ctx_, *activations_,
+                           {.batch = view(batch),
+                            .scale = scale,
+                            .statistics = sums_.data() + number * activations_->statistics.bytes(),
+                            .sink = travels ? &*optimizer_ : nullptr,
+                            .graphs = graphs_ ? &*graphs_ : nullptr});
+}
+
+void Engine::make_room(std::size_t micro_batches) {
+  const std::size_t bytes = micro_batches * activations_->statistics.bytes();
+  if (sums_.size() >= bytes) return;
+  constexpr std::string_view kLabel = "statistics of micro-batches";
+  sums_ = {};
+  sums_ = ctx_.device == Device::cpu ? Buffer(bytes, Device::cpu, kLabel, ledger_)
+                                     : Buffer::pinned(bytes, kLabel, ledger_);
+}
+
+// Waits for the step's micro-batches and adds their counts; their other sums are the result.
+std::vector<std::vector<double>> Engine::collect(const nn::StepScale& scale, std::size_t count) {
+  wait(ctx_);
+  std::vector<std::vector<double>> values;
+  for (std::size_t i = 0; i < count; ++i) {
+    micro_batch_.reset();
+    model_->collect(*activations_, scale, sums_.data() + i * activations_->statistics.bytes(),
+                    micro_batch_);
+    values.push_back(values_of(micro_batch_));
+    add_counts();
+  }
+  return values;
 }
 
 // Whole numbers of the last micro-batch: their order does not matter.

@@ -49,6 +49,8 @@ class Engine {
   const nn::Model& model() const { return *model_; }
   parallel::ShardedOptimizer& optimizer() { return *optimizer_; }
   const Context& context() const { return ctx_; }
+  // Empty where none are made.
+  const std::optional<GraphCache>& graphs() const { return graphs_; }
   const std::string& transport() const { return groups_.transport; }    // of tensors between GPUs
   const nn::StepStatistics& statistics() const { return statistics_; }  // of the last step, global
 
@@ -72,6 +74,10 @@ class Engine {
                                      const StopQuestion& stop);
 
  private:
+  void start_micro_batch(const Batch& batch, const nn::StepScale& scale, std::size_t number,
+                         bool last);
+  std::vector<std::vector<double>> collect(const nn::StepScale& scale, std::size_t count);
+  void make_room(std::size_t micro_batches);
   void add_counts();
   void add_up(const std::vector<std::vector<double>>& values);
 
@@ -82,6 +88,9 @@ class Engine {
   std::optional<nn::Model> model_;
   std::optional<parallel::ShardedOptimizer> optimizer_;
   std::optional<nn::Activations> activations_;
+  std::optional<GraphCache> graphs_;  // none: every operation is started by the host
+  Buffer sums_;                       // of a step's micro-batches, as a device leaves them
+  MemoryLedger* ledger_;
   nn::StepStatistics statistics_, micro_batch_;
 };
 

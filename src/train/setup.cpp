@@ -132,7 +132,8 @@ void Run::say_device() const {
   const int threads = device_.threads();
   if (choice_.device == Device::cuda) {
     const bool bf16 = nn::activation_dtype(config(), Device::cuda) == DType::bf16;
-    log::info("device: cuda ({}{}), {}", cuda_device().describe(), each, bf16 ? "bf16" : "fp32");
+    log::info("device: cuda ({}{}), {}{}", cuda_device().describe(), each, bf16 ? "bf16" : "fp32",
+              config().device == "auto" ? ", chosen because there is a GPU" : "");
     return;
   }
   log::info(

@@ -46,6 +46,7 @@ struct Output {
   TensorView master, dw;
   ops::WeightView w;
   std::vector<std::int32_t> targets;
+  float grad_scale = 1.0F / kTokens;
 
   Output(const Context& ctx, std::int64_t vocabulary) : V(vocabulary) {
     master = random_tensor(keep, {V, kWidth}, "w");
@@ -64,7 +65,7 @@ struct Output {
                                     .x = x,
                                     .w = w,
                                     .targets = {targets.data(), DType::i32, {kTokens}},
-                                    .grad_scale = 1.0F / kTokens,
+                                    .grad_scale = {&grad_scale, DType::f32, {1}},
                                     .accumulate = true});
   }
 };

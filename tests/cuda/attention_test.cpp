@@ -25,9 +25,17 @@ using test::widen;
 using Case = test::AttentionCase;
 using Floats = std::vector<float>;
 
+// Which kernels do it.
+struct Kernel {
+  DType dtype = DType::f32;
+  int capability = 80;  // as on a device of this compute capability
+};
+constexpr Kernel kPortable{DType::bf16, 80}, kHopper{DType::bf16, 90};
+constexpr Kernel kKernels[] = {{}, kPortable, kHopper};  // for heads of 64
+
 struct Inputs {
-  explicit Inputs(const Case& c_in, DType dtype_in = DType::f32, float size = 1.0F)
-      : c(c_in), dtype(dtype_in), cu_q(starts(c.q)), cu_k(starts(c.k)) {
+  explicit Inputs(const Case& c_in, Kernel kernel_in = {}, float size = 1.0F)
+      : c(c_in), kernel(kernel_in), dtype(kernel_in.dtype), cu_q(starts(c.q)), cu_k(starts(c.k)) {
     q = data("q", cu_q.back() * c.H, size);
     k = data("k", cu_k.back() * c.Hkv, size);
     v = data("v", cu_k.back() * c.Hkv);
@@ -46,6 +54,7 @@ struct Inputs {
   }
 
   Case c;
+  Kernel kernel;
   DType dtype;
   Lengths cu_q, cu_k;
   Floats q, k, v, do_;
@@ -58,6 +67,7 @@ struct Results {
 
 // Forward, and backward from its results.
 Results run(const Inputs& in) {
+  const test::AsDevice device(in.kernel.capability);
   const CudaContext ctx;
   const Case& c = in.c;
   const Shape queries{in.cu_q.back(), c.H, c.Dh}, keys{in.cu_k.back(), c.Hkv, c.Dh};
@@ -122,7 +132,11 @@ TEST_P(CudaAttention, MatchesNaiveSoftmaxInFp32) {
   expect_right(Inputs(GetParam()));
 }
 TEST_P(CudaAttention, MatchesNaiveSoftmaxInBf16) {
-  expect_right(Inputs(GetParam(), DType::bf16));
+  expect_right(Inputs(GetParam(), kPortable));
+}
+class HopperAttention : public ::testing::TestWithParam<Case> {};
+TEST_P(HopperAttention, MatchesNaiveSoftmax) {
+  expect_right(Inputs(GetParam(), kHopper));
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -145,29 +159,45 @@ INSTANTIATE_TEST_SUITE_P(
                       Case{{3, 0}, {0, 5}, 2, 2, 32},           // no keys; no queries
                       Case{{70, 9}, {10, 4}, 2, 1, 16}));       // first queries see none
 
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, HopperAttention,
+    ::testing::Values(Case{{}, {}, 1, 1, 64}, Case{{0}, {0}, 2, 1, 128}, Case{{1}, {1}, 1, 1, 64},
+                      Case{{63, 64, 65}, {63, 64, 65}, 1, 1, 64},        // of a warpgroup
+                      Case{{127, 128, 129}, {127, 128, 129}, 1, 1, 64},  // of a block
+                      Case{{129}, {129}, 1, 1, 128},
+                      Case{{70, 1, 0, 37, 1}, {70, 1, 0, 37, 1}, 4, 2, 64},
+                      Case{{33, 0, 100}, {33, 0, 100}, 4, 1, 128},  // GQA 4
+                      Case{{400}, {400}, 1, 1, 64},                 // the rings go round
+                      Case{{1, 1, 1}, {70, 1, 200}, 4, 2, 128},     // decoding
+                      Case{{7, 40}, {100, 140}, 2, 1, 64},          // a chunk after a cache
+                      Case{{3, 0}, {0, 5}, 2, 2, 64},               // no keys; no queries
+                      Case{{3}, {0}, 2, 2, 128},
+                      Case{{200, 9}, {10, 4}, 2, 1, 64}));  // first queries see none
+
 // A cu_seqlens of fixed length: few documents, then empty ones.
 TEST(CudaAttentionDocuments, MayBeManyAndMostlyEmpty) {
   Lengths lengths(700, 0);
   lengths[0] = 5;
   lengths[255] = 40;
   lengths[256] = 33;
-  for (const DType dtype : {DType::f32, DType::bf16})
-    expect_right(Inputs({lengths, lengths, 1, 1, 16}, dtype));
+  expect_right(Inputs({lengths, lengths, 1, 1, 16}));
+  expect_right(Inputs({lengths, lengths, 1, 1, 16}, kPortable));
+  expect_right(Inputs({lengths, lengths, 1, 1, 64}, kHopper));
 }
 
 // A document gives the same bits alone as among others, and a query the same bits when it is
 // decoded alone, against the keys before it.
 TEST(CudaAttentionBits, DoNotDependOnNeighbours) {
-  const std::int64_t H = 2, Dh = 32, width = H * Dh;
+  const std::int64_t H = 2, Dh = 64, width = H * Dh;
   const auto part = [&](const Floats& x, std::int64_t begin, std::int64_t end) {
     return Floats(x.begin() + begin * width, x.begin() + end * width);
   };
-  for (const DType dtype : {DType::f32, DType::bf16}) {
-    const Inputs all({{50, 131}, {50, 131}, H, H, Dh}, dtype);
+  for (const Kernel kernel : kKernels) {
+    const Inputs all({{50, 131}, {50, 131}, H, H, Dh}, kernel);
     const Results whole = run(all);
     EXPECT_EQ(run(all).dk, whole.dk);
 
-    Inputs alone({{131}, {131}, H, H, Dh}, dtype);
+    Inputs alone({{131}, {131}, H, H, Dh}, kernel);
     alone.q = part(all.q, 50, 181);
     alone.k = part(all.k, 50, 181);
     alone.v = part(all.v, 50, 181);
@@ -179,7 +209,7 @@ TEST(CudaAttentionBits, DoNotDependOnNeighbours) {
     EXPECT_EQ(single.dv, part(whole.dv, 50, 181));
 
     for (const std::int32_t i : {0, 31, 63, 64, 127, 130}) {
-      Inputs decode({{1}, {i + 1}, H, H, Dh}, dtype);
+      Inputs decode({{1}, {i + 1}, H, H, Dh}, kernel);
       decode.q = part(all.q, 50 + i, 51 + i);
       decode.k = part(all.k, 50, 51 + i);
       decode.v = part(all.v, 50, 51 + i);
@@ -189,34 +219,39 @@ TEST(CudaAttentionBits, DoNotDependOnNeighbours) {
 }
 
 TEST(CudaAttentionExtremes, LargeScoresStayFinite) {
-  for (const DType dtype : {DType::f32, DType::bf16}) {
-    const Inputs in({{80}, {80}, 1, 1, 32}, dtype, 100.0F);  // scores of the order of 1e4
+  constexpr std::size_t kHead = 64;
+  for (const Kernel kernel : kKernels) {
+    const Inputs in({{80}, {80}, 1, 1, kHead}, kernel, 100.0F);  // scores of the order of 1e4
     const Results got = run(in);
     for (const Floats* x : {&got.o, &got.lse, &got.dq, &got.dk, &got.dv})
       for (const float value : *x) ASSERT_TRUE(std::isfinite(value));
     // Query 0 sees key 0 alone.
-    for (std::size_t d = 0; d < 32; ++d) EXPECT_FLOAT_EQ(got.o[d], in.v[d]);
+    for (std::size_t d = 0; d < kHead; ++d) EXPECT_FLOAT_EQ(got.o[d], in.v[d]);
   }
 }
 
 TEST(CudaAttentionExtremes, NanInOneDocumentStaysThere) {
-  for (const DType dtype : {DType::f32, DType::bf16}) {
-    Inputs in({{40, 40}, {40, 40}, 1, 1, 16}, dtype);
-    in.q[0] = std::numeric_limits<float>::quiet_NaN();
+  constexpr std::size_t kFirst = std::size_t{40} * 64;  // elements of the first document
+  const Case c{{40, 40}, {40, 40}, 1, 1, 64};
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  for (const Kernel kernel : kKernels) {
+    Inputs in(c, kernel);
+    in.q[0] = kNan;
     Results got = run(in);
     EXPECT_TRUE(std::isnan(got.o[0]));
     EXPECT_TRUE(std::isnan(got.dk[0]));
-    for (std::size_t i = 640; i < got.o.size(); ++i) {
+    for (std::size_t i = kFirst; i < got.o.size(); ++i) {
       ASSERT_FALSE(std::isnan(got.o[i]));
       ASSERT_FALSE(std::isnan(got.dk[i]));
     }
-    in = Inputs({{40, 40}, {40, 40}, 1, 1, 16}, dtype);
-    for (std::size_t i = 640; i < in.v.size(); ++i)
-      in.v[i] = in.k[i] = std::numeric_limits<float>::quiet_NaN();
+    in = Inputs(c, kernel);
+    for (std::size_t i = kFirst; i < in.v.size(); ++i)
+      in.q[i] = in.v[i] = in.k[i] = in.do_[i] = kNan;
     got = run(in);
-    for (std::size_t i = 0; i < 640; ++i) {
+    for (std::size_t i = 0; i < kFirst; ++i) {
       ASSERT_FALSE(std::isnan(got.o[i]));
       ASSERT_FALSE(std::isnan(got.dq[i]));
+      ASSERT_FALSE(std::isnan(got.dk[i]));
       ASSERT_FALSE(std::isnan(got.dv[i]));
     }
   }

@@ -57,6 +57,7 @@ Results run(const Inputs& in, bool gradients = true) {
   const OnDevice x(*ctx, in.x, {c.N, c.D}, in.dtype), w(*ctx, in.w, {c.V, c.D}, in.dtype);
   const OnDevice targets(*ctx, in.targets, {c.N}), dw(*ctx, in.dw, {c.V, c.D});
   const OnDevice losses(*ctx, DType::f32, {c.N}), dx(*ctx, in.dtype, {c.N, c.D});
+  const OnDevice grad_scale(*ctx, Floats{kGradScale}, {1});
   const ops::WeightView weight{.data = static_cast<std::byte*>(w.view().data),
                                .device = Device::cuda,
                                .dtype = in.dtype,
@@ -67,7 +68,7 @@ Results run(const Inputs& in, bool gradients = true) {
                                    .x = x,
                                    .w = weight,
                                    .targets = targets,
-                                   .grad_scale = kGradScale,
+                                   .grad_scale = gradients ? grad_scale.view() : TensorView{},
                                    .accumulate = in.accumulate});
   return {losses.floats(), dx.floats(), dw.floats()};
 }

@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "compute_device.h"
+#include "engine.h"
 #include "fixture.h"
 #include "grist/comm/local.h"
 #include "train/rows.h"
@@ -106,6 +108,90 @@ TEST(CudaTraining, RecomputationChangesNoBit) {
   }
 }
 
+// What steps of one rank gave, and how many micro-batches ran in which way.
+struct Steps {
+  std::vector<double> losses, norms;  // the losses with those of balancing
+  std::vector<float> parameters;
+  GraphCache::Counts counts;
+};
+
+Steps run_steps(const Config& c, std::int64_t steps) {
+  Steps out;
+  comm::run_local(1, [&](comm::Communicator& world) {
+    const ComputeDevice device(Device::cuda, 1, nullptr, nullptr);
+    Engine engine(c, world, device.context(), nullptr);
+    engine.initialize();
+    engine.refresh();
+    const std::int64_t rows = c.train.micro_batch_size;
+    for (std::int64_t s = 0; s < steps; ++s) {
+      std::vector<Batch> batches(static_cast<std::size_t>(c.train.global_batch_size / rows));
+      for (std::size_t i = 0; i < batches.size(); ++i)
+        read_rows(s * c.train.global_batch_size + static_cast<std::int64_t>(i) * rows, rows,
+                  batches[i]);
+      const auto o = engine.step(batches, c.optim.lr, [] { return false; });
+      out.losses.push_back(o->total);
+      out.norms.push_back(o->grad_norm);
+    }
+    const nn::Parameters& p = engine.model().parameters();
+    out.parameters = to_host<float>(device.context(), p.master_elements({0, p.numel()}));
+    if (engine.graphs()) out.counts = engine.graphs()->counts();
+  });
+  return out;
+}
+
+// The same bits with graphs and without; a graph is launched `at_least` so many times.
+void expect_graphs_change_nothing(Config c, std::int64_t steps, std::int64_t at_least) {
+  const std::int64_t micro_batches = steps * c.train.global_batch_size / c.train.micro_batch_size;
+  const Steps with = run_steps(c, steps);
+  c.train.cuda_graphs = "none";
+  const Steps without = run_steps(c, steps);
+  EXPECT_EQ(with.losses, without.losses);
+  EXPECT_EQ(with.norms, without.norms);
+  EXPECT_EQ(with.parameters, without.parameters);
+  EXPECT_TRUE(std::isfinite(with.losses.back()));
+  EXPECT_EQ(with.counts.launched + with.counts.direct, micro_batches);
+  EXPECT_GE(with.counts.launched, at_least);
+  EXPECT_LE(with.counts.recorded, 8);
+  EXPECT_EQ(without.counts.launched, 0);
+}
+
+// Rows have one or two documents, so a micro-batch of two rows has two to four: padded to two or
+// four. Each of these is a graph as a step's first micro-batch and another one as a later one.
+TEST(CudaGraphs, ChangeNoBitOfTwentySteps) {
+  for (const char* precision : {"fp32", "bf16"}) {
+    SCOPED_TRACE(precision);
+    expect_graphs_change_nothing(tiny("cuda", precision), kSteps, 4 * kSteps - 12);
+  }
+}
+
+TEST(CudaGraphs, ChangeNoBitWithRecomputation) {
+  Config c = tiny("cuda", "bf16");
+  for (const char* recompute : {"selective", "full"}) {
+    SCOPED_TRACE(recompute);
+    c.train.recompute = recompute;
+    expect_graphs_change_nothing(c, 4, 8);
+  }
+}
+
+// Selection biases appear after the first step; each scope of balancing takes its load elsewhere.
+TEST(CudaGraphs, ChangeNoBitWithBiasesAndCapacity) {
+  Config c = tiny("cuda", "bf16");
+  c.model.moe.expert_bias_update_rate = 0.01;
+  c.model.moe.capacity_factor = 1.25;
+  for (const char* scope : {"global_batch", "sequence"}) {
+    SCOPED_TRACE(scope);
+    c.model.moe.aux_loss_scope = scope;
+    expect_graphs_change_nothing(c, 5, 6);
+  }
+}
+
+TEST(CudaGraphs, ChangeNoBitWithLanes) {
+  Config c = tiny("cuda", "fp32");
+  c.parallel.deterministic = "elastic";
+  c.train.global_batch_size = 2 * c.parallel.elastic_lanes * c.train.micro_batch_size;
+  expect_graphs_change_nothing(c, 2, c.parallel.elastic_lanes);
+}
+
 struct Sizes {
   int world;
   std::int64_t ep, zero;
@@ -125,6 +211,14 @@ TEST(CudaRanks, ComputeWhatOneRankComputes) {
     const Agreement a = compare_trials(one, trial(c, s, 4), false);
     EXPECT_TRUE(a.ok) << "world " << s.world << " ep " << s.ep << "\n" << a.text;
   }
+}
+
+// Between the parts of a graph the gradients that are final start on their way.
+TEST(CudaRanks, AreTheSameBitsWithGraphs) {
+  Config c = tiny("cuda", "bf16");
+  const TrialResult with = trial(c, {2, 1, 1}, 4);
+  c.train.cuda_graphs = "none";
+  EXPECT_TRUE(compare_trials(with, trial(c, {2, 1, 1}, 4), true).ok);
 }
 
 TEST(CudaRanks, AreTheSameBitsWhenElastic) {

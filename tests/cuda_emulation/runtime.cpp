@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "capture.h"
 #include "device_memory.h"
 #include "emulation/control.h"
 #include "shared_memory.h"
@@ -40,6 +41,18 @@ int number_from(const char* variable, int otherwise) {
 int device_count() {
   static const int count = std::clamp(number_from("GRIST_EMU_DEVICES", 1), 0, 16);
   return count;
+}
+int driver_version() {  // 0: there is no driver
+  return number_from("GRIST_EMU_DRIVER", CUDART_VERSION);
+}
+// "90" is that of all devices, "90,80" of the first and of those behind it.
+int capability_of(int device) {
+  const char* s = std::getenv("GRIST_EMU_CAPABILITY");
+  for (const char* next = s; device > 0 && next != nullptr; --device) {
+    next = std::strchr(s, ',');
+    if (next != nullptr) s = next + 1;
+  }
+  return s == nullptr ? 90 : std::atoi(s);
 }
 
 struct Current {
@@ -72,6 +85,10 @@ std::string bad_operand(const void* p, std::size_t bytes, bool on_device, const 
     return std::string(what) + ": " + bytes_of(bytes, r, p);
   return "";
 }
+
+// For calls that act at once, whatever waits on streams.
+#define GRIST_REFUSE_UNSAFE(call) \
+  if (const cudaError_t bad = refuse_unsafe(call)) return bad
 
 bool is_device(const void* p) {
   return find_range(p).place == Place::device;
@@ -137,6 +154,9 @@ const char* cudaGetErrorString(cudaError_t code) {
     case cudaErrorInvalidValue: return "invalid argument";
     case cudaErrorNotReady: return "device not ready";
     case cudaErrorNoDevice: return "no CUDA-capable device is detected";
+    case cudaErrorInsufficientDriver:
+      return "CUDA driver version is insufficient for CUDA runtime version";
+    case cudaErrorIllegalAddress: return "an illegal memory access was encountered";
     case cudaErrorInvalidDevice: return "invalid device ordinal";
     case cudaErrorLaunchFailure: return "unspecified launch failure";
     default: return "an error of the emulated CUDA runtime";
@@ -155,6 +175,8 @@ cudaError_t cudaPeekAtLastError() {
 // ---- devices ------------------------------------------------------------------------------------
 
 cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 0;
+  if (driver_version() < CUDART_VERSION) return cudaErrorInsufficientDriver;
   *count = device_count();
   return *count > 0 ? cudaSuccess : cudaErrorNoDevice;
 }
@@ -172,7 +194,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int device) {
   if (device < 0 || device >= device_count()) return cudaErrorInvalidDevice;
   *p = {};
   std::strncpy(p->name, "CUDA emulation", sizeof p->name - 1);
-  const int capability = number_from("GRIST_EMU_CAPABILITY", 90);
+  const int capability = capability_of(device);
   p->major = capability / 10;
   p->minor = capability % 10;
   // Few, so that kernels whose grid fills the device stay small here.
@@ -216,7 +238,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
   return cudaSuccess;
 }
 cudaError_t cudaDriverGetVersion(int* version) {
-  *version = CUDART_VERSION;
+  *version = driver_version();
   return cudaSuccess;
 }
 cudaError_t cudaRuntimeGetVersion(int* version) {
@@ -238,12 +260,14 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const voi
 // ---- memory -------------------------------------------------------------------------------------
 
 cudaError_t cudaMalloc(void** p, std::size_t bytes) {
+  GRIST_REFUSE_UNSAFE("cudaMalloc");
   *p = bytes == 0 ? nullptr : allocate_device(bytes, current_device());
   if (bytes != 0 && *p == nullptr) return report(cudaErrorMemoryAllocation, "out of memory");
   return cudaSuccess;
 }
 cudaError_t cudaFree(void* p) {
   if (p == nullptr) return cudaSuccess;
+  GRIST_REFUSE_UNSAFE("cudaFree");
   const cudaError_t status = drain_device();
   bool overrun = false;
   if (!release_device(p, overrun))
@@ -264,6 +288,7 @@ cudaError_t cudaFreeAsync(void* p, cudaStream_t stream) {
   });
 }
 cudaError_t cudaHostAlloc(void** p, std::size_t bytes, unsigned) {
+  GRIST_REFUSE_UNSAFE("cudaMallocHost");
   *p = allocate_pinned(bytes);
   return *p == nullptr ? report(cudaErrorMemoryAllocation, "out of memory") : cudaSuccess;
 }
@@ -272,6 +297,7 @@ cudaError_t cudaMallocHost(void** p, std::size_t bytes) {
 }
 cudaError_t cudaFreeHost(void* p) {
   if (p == nullptr) return cudaSuccess;
+  GRIST_REFUSE_UNSAFE("cudaFreeHost");
   const cudaError_t status = drain_device();
   if (!release_pinned(p))
     return report(cudaErrorInvalidValue, "cudaFreeHost of what cudaMallocHost did not give");
@@ -303,6 +329,10 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
   std::string bad = bad_operand(to, bytes, to_device, "destination of a copy");
   if (bad.empty()) bad = bad_operand(from, bytes, from_device, "source of a copy");
   if (!bad.empty()) return report(cudaErrorInvalidValue, bad);
+  if (find_range(to_device ? from : to).place == Place::pageable && !(to_device && from_device)) {
+    if (const cudaError_t refused = refuse_on_captured(stream, "a copy of pageable host memory"))
+      return refused;
+  }
   if (deferred() && !from_device && find_range(from).place == Place::pageable) {
     auto staged = std::make_shared<std::vector<std::byte>>(
         static_cast<const std::byte*>(from), static_cast<const std::byte*>(from) + bytes);
@@ -319,6 +349,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
   return cudaStreamSynchronize(stream);  // pageable host memory is written before the call ends
 }
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
+  GRIST_REFUSE_UNSAFE("cudaMemcpy");
   const cudaError_t status = cudaMemcpyAsync(to, from, bytes, kind, nullptr);
   return status != cudaSuccess ? status : cudaStreamSynchronize(nullptr);
 }

@@ -11,6 +11,7 @@
 #include <mutex>
 #include <vector>
 
+#include "capture.h"
 #include "device_memory.h"
 #include "random.h"
 #include "state.h"
@@ -62,10 +63,6 @@ struct Queues {
 Queues& queues() {
   static Queues* q = new Queues;
   return *q;
-}
-
-bool is_default(cudaStream_t s) {
-  return s == nullptr || s == cudaStreamLegacy || s == cudaStreamPerThread;
 }
 
 cudaError_t perform(const Work& work) {
@@ -120,6 +117,10 @@ template <class Which> cudaError_t drain_streams(Which&& which) {
 
 cudaError_t put(cudaStream_t stream, CUstream_st::Piece piece) {
   Queues& q = queues();
+  if (piece.may_start) {  // NCCL could be captured; here it cannot
+    if (const cudaError_t bad = refuse_on_captured(stream, "a message")) return bad;
+  }
+  if (const auto status = record_in_capture(stream, piece.work)) return *status;
   {
     const std::lock_guard lock(q.mutex);
     if (q.deferred && !is_default(stream)) {
@@ -128,6 +129,7 @@ cudaError_t put(cudaStream_t stream, CUstream_st::Piece piece) {
     }
   }
   if (is_default(stream)) {
+    if (const cudaError_t bad = refuse_on_default()) return bad;
     const cudaError_t before = drain_streams([](CUstream_st* s) { return s->blocking; });
     if (before != cudaSuccess) return before;
   }
@@ -143,6 +145,14 @@ cudaError_t put(cudaStream_t stream, CUstream_st::Piece piece) {
 }
 
 }  // namespace
+
+bool is_default(cudaStream_t s) {
+  return s == nullptr || s == cudaStreamLegacy || s == cudaStreamPerThread;
+}
+
+bool is_blocking(cudaStream_t s) {
+  return s->blocking;
+}
 
 cudaError_t enqueue(cudaStream_t stream, Work work) {
   return put(stream, {std::move(work), nullptr, 0});
@@ -203,11 +213,14 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (const cudaError_t bad = grist::emu::refuse_on_captured(stream, "cudaStreamSynchronize"))
+    return bad;
   if (grist::emu::is_default(stream))
     return grist::emu::drain_streams([](CUstream_st* s) { return s->blocking; });
   return grist::emu::drain_streams([stream](CUstream_st* s) { return s == stream; });
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  grist::emu::forget_in_capture(stream);
   const cudaError_t result = cudaStreamSynchronize(stream);
   const std::lock_guard lock(queues().mutex);
   std::erase(queues().streams, stream);
@@ -215,12 +228,15 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return result;
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
+  if (const cudaError_t bad = grist::emu::refuse_on_captured(stream, "cudaStreamQuery")) return bad;
   std::unique_lock lock(queues().mutex);
   grist::emu::step(lock);
   const bool done = grist::emu::is_default(stream) || stream->queue.empty();
   return done ? std::exchange(queues().error, cudaSuccess) : cudaErrorNotReady;
 }
 cudaError_t cudaDeviceSynchronize() {
+  if (const cudaError_t bad = grist::emu::refuse_while_capturing("cudaDeviceSynchronize"))
+    return bad;
   return grist::emu::drain_device();
 }
 
@@ -232,10 +248,12 @@ cudaError_t cudaEventCreate(cudaEvent_t* out) {
   return cudaEventCreateWithFlags(out, 0);
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  grist::emu::forget_in_capture(event);
   delete event;
   return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  if (const auto status = grist::emu::record_event_in_capture(stream, event)) return *status;
   std::shared_ptr<EventState> state = event->state;
   std::uint64_t version = 0;
   {
@@ -255,15 +273,20 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     const std::lock_guard lock(queues().mutex);
     version = event->state->recorded;  // 0: no wait
   }
+  if (const auto status = grist::emu::wait_event_in_capture(stream, event, version > 0))
+    return *status;
   return grist::emu::put(stream, {nullptr, event->state, version});
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  if (const cudaError_t bad = grist::emu::refuse_captured(event, "cudaEventSynchronize"))
+    return bad;
   std::unique_lock lock(queues().mutex);
   const std::shared_ptr<EventState> state = event->state;
   const std::uint64_t version = state->recorded;
   return grist::emu::drain_until(lock, [&] { return state->done >= version; });
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
+  if (const cudaError_t bad = grist::emu::refuse_captured(event, "cudaEventQuery")) return bad;
   std::unique_lock lock(queues().mutex);
   grist::emu::step(lock);
   return event->state->done >= event->state->recorded ? cudaSuccess : cudaErrorNotReady;

@@ -16,6 +16,8 @@ cudaError_t enqueue(cudaStream_t stream, Work work);
 cudaError_t enqueue_when(cudaStream_t stream, std::function<bool()> may_start, Work work);
 // Host data that must be read in the call although the work is done later.
 bool deferred();
+bool is_default(cudaStream_t stream);
+bool is_blocking(cudaStream_t stream);  // with regard to the default stream
 cudaError_t drain_all();
 cudaError_t drain_device();  // the current one's streams
 void set_deferred(bool on, std::uint64_t seed);

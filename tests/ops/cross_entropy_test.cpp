@@ -48,7 +48,7 @@ struct Trial {
             .x = view(std::as_const(x), {c.N, c.D}),
             .w = weight,
             .targets = view(std::as_const(targets), {c.N}),
-            .grad_scale = 0.25F,
+            .grad_scale = {&grad_scale, DType::f32, {1}},
             .accumulate = true};
   }
   void run(const Context& ctx) { ops::linear_cross_entropy(ctx, args(ctx)); }
@@ -57,6 +57,7 @@ struct Trial {
   Case c;
   std::vector<float> x, w, dx, dw, losses;
   std::vector<std::int32_t> targets;
+  float grad_scale = 0.25F;
   Buffer packed;
 };
 
@@ -197,6 +198,9 @@ TEST(LinearCrossEntropyErrors, RejectsBrokenContracts) {
   trial.targets[2] = 5;
   auto args = trial.args(*ctx);
   args.dw = {};
+  EXPECT_THROW(ops::linear_cross_entropy(*ctx, args), Error);
+  args = trial.args(*ctx);
+  args.grad_scale = {};
   EXPECT_THROW(ops::linear_cross_entropy(*ctx, args), Error);
   args = trial.args(*ctx);
   args.targets.dtype = DType::i64;

@@ -135,6 +135,7 @@ struct TrainConfig {
   std::vector<std::int64_t>
       rampup_batch_size;  // [start, increment, samples]: Megatron's batch-size ramp; empty: none
   std::string recompute = "none";        // none | selective | full
+  std::string cuda_graphs = "auto";      // auto | none
   std::int64_t eval_interval = 0;        // steps; 0: only at the end
   std::int64_t eval_iters = 0;           // validation micro-batches; 0: the whole set once
   std::int64_t max_nonfinite_steps = 5;  // consecutive skipped updates before exit code 79
@@ -146,6 +147,7 @@ struct TrainConfig {
     v("train_tokens", train_tokens);
     v("rampup_batch_size", rampup_batch_size);
     v("recompute", recompute);
+    v("cuda_graphs", cuda_graphs);
     v("eval_interval", eval_interval);
     v("eval_iters", eval_iters);
     v("max_nonfinite_steps", max_nonfinite_steps);

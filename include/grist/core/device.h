@@ -10,6 +10,7 @@
 #include "grist/core/tensor.h"
 
 struct CUevent_st;
+struct CUgraphExec_st;
 struct CUstream_st;
 
 namespace grist {
@@ -18,6 +19,8 @@ class DeviceRuntime {
  public:
   virtual ~DeviceRuntime() = default;
   virtual std::string describe() const = 0;  // "NVIDIA H200, compute capability 9.0, 139.8 GiB"
+  // What kernels are chosen by: on GPUs of one kind the same numbers. "compute capability 9.0"
+  virtual std::string kind() const = 0;
 
   // Which GPU of this machine it is: "0000:3b:00.0".
   virtual std::string address() const = 0;
@@ -40,7 +43,18 @@ class DeviceRuntime {
   // it.
   virtual CUevent_st* mark(CUstream_st* s) = 0;
   virtual void order(CUevent_st* earlier, CUstream_st* later) = 0;
+  virtual void wait(CUevent_st* m) = 0;
   virtual void destroy_mark(CUevent_st* m) noexcept = 0;
+
+  // What this thread puts on the stream between begin and end is recorded, not done; it may neither
+  // wait for the device nor take memory meanwhile. The graph is its maker's; null: there was no
+  // work. abandon ends a capture that failed, or that nobody wants.
+  virtual void begin_capture(CUstream_st* s) = 0;
+  virtual CUgraphExec_st* end_capture(CUstream_st* s) = 0;
+  virtual void abandon_capture(CUstream_st* s) noexcept = 0;
+  virtual void launch(CUgraphExec_st* graph, CUstream_st* s) = 0;
+  // When its launches are done.
+  virtual void destroy_graph(CUgraphExec_st* graph) noexcept = 0;
 
   // In the order of the stream. `from` of copy_in may be reused at once unless it is pinned; what
   // copy_out writes is there after wait().
@@ -63,10 +77,13 @@ void set_cuda_device(DeviceRuntime* runtime);
 DeviceRuntime& cuda_device();
 
 // ---- either device ---------------------------------------------------------------------------
-// These end when the data is there, except copy_in(), whose source may be reused at once.
+// These end when the data is there, except start_copy_out(), and copy_in(), whose source may be
+// reused at once.
 
 void copy_in(const Context& ctx, const TensorView& to, const void* from);
 void copy_out(const Context& ctx, void* to, const ConstTensorView& from);
+// Does not wait: the values are there after wait().
+void start_copy_out(const Context& ctx, void* to, const ConstTensorView& from);
 void copy(const Context& ctx, const TensorView& to, const ConstTensorView& from);
 void wait(const Context& ctx);
 template <class T> std::vector<T> to_host(const Context& ctx, const ConstTensorView& v) {

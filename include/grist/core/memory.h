@@ -27,6 +27,8 @@ class MemoryLedger {
   };
   const std::vector<Entry>& entries() const { return entries_; }  // in order of first use
   std::size_t total_bytes(Device device = Device::cpu) const;
+  // "optimizer 2.00 GiB, parameters 1.00 GiB"; empty when nothing is held.
+  std::string largest_first(Device device) const;
 
  private:
   std::vector<Entry> entries_;
@@ -34,6 +36,7 @@ class MemoryLedger {
 
 struct BufferFree {  // Buffer's deleter; tells the ledger
   Device device = Device::cpu;
+  bool pinned = false;
   std::size_t bytes = 0;
   std::string label;
   MemoryLedger* ledger = nullptr;
@@ -47,6 +50,9 @@ class Buffer {
  public:
   Buffer() = default;
   Buffer(std::size_t bytes, Device device, std::string_view label, MemoryLedger* ledger = nullptr);
+  // Host memory that the GPU reads and writes directly, so that copies go on beside the host's
+  // work.
+  static Buffer pinned(std::size_t bytes, std::string_view label, MemoryLedger* ledger = nullptr);
   std::byte* data() const { return data_.get(); }
   std::size_t size() const { return bytes_; }
   Device device() const { return data_.get_deleter().device; }
@@ -54,6 +60,7 @@ class Buffer {
   TensorView view(DType dtype, const Shape& shape, std::size_t offset_bytes = 0) const;
 
  private:
+  void take(std::byte* p, const BufferFree& free);
   std::unique_ptr<std::byte, BufferFree> data_;
   std::size_t bytes_ = 0;
 };

@@ -15,10 +15,12 @@
 // With experts on other ranks, what their rows need (x as received, z, workspaces) lies in the
 // ExpertExchange, because only the exchanged counts tell how many come.
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "grist/config/config.h"
 #include "grist/core/context.h"
+#include "grist/core/uploads.h"
 #include "grist/nn/expert_exchange.h"
 
 namespace grist::nn {
@@ -84,8 +86,13 @@ class Activations {
   TensorView dn_final;                      // (N, D)
   TensorView losses;                        // (N) f32
   TensorView loss_sum;                      // (1) f64
-  // The micro-batch where the device reads it: (N) i32 each, (N+1) i32; empty on the CPU.
-  TensorView ids, targets, positions, cu_seqlens;
+  // The memory of all that the host wants to know of a micro-batch, loss_sum and the layers' own:
+  // (bytes / 8) i64, one stretch and so one copy. Empty for evaluation.
+  TensorView statistics;
+  // The micro-batch where the device reads it: (N) i32 each; room for document boundaries, i32;
+  // (1) f32. Empty on the CPU.
+  TensorView ids, targets, positions, cu_seqlens, loss_scale;
+  std::optional<Uploads> uploads;  // of the micro-batch and the routers' values; not on the CPU
 
  private:
   std::int64_t tokens_;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "grist/config/config.h"
+#include "grist/core/graph.h"
 #include "grist/nn/activations.h"
 #include "grist/nn/gradient_sink.h"
 #include "grist/nn/parameters.h"
@@ -54,6 +55,18 @@ struct RouterState {
                                                   // step; uniform before the first
 };
 
+// One call of forward_backward().
+struct MicroBatch {
+  Batch batch;
+  StepScale scale;
+  // out: act.statistics' size of host memory, for collect(); written when the device comes to it.
+  std::byte* statistics = nullptr;
+  GradientSink* sink = nullptr;  // may be null
+  // Where not null: the operations are recorded and started again. Always used with these
+  // activations, which have no exchange, and this context.
+  GraphCache* graphs = nullptr;
+};
+
 // Rows that an expert takes of a micro-batch of `tokens` at most; 0: all (dropless).
 std::int64_t expert_capacity(const MoeConfig& moe, std::int64_t tokens);
 
@@ -74,10 +87,17 @@ class Model {
     return static_cast<std::int64_t>(router_state_.bias.size());
   }
 
-  // Loss and gradients of one micro-batch; adds to `statistics`. Needs activations that keep
-  // something. `sink` may be null. With experts on other ranks (Activations::exchange) all ranks of
-  // the expert-parallel group call, each with a micro-batch of its own; gradients of the experts
-  // held here are then those of all these micro-batches. So too for evaluate().
+  // Loss and gradients of one micro-batch. Needs activations that keep something. On a GPU it
+  // returns while the device works: the batch's memory may be reused, nothing else is there before
+  // wait(). With experts on other ranks (Activations::exchange) all ranks of the expert-parallel
+  // group call, each with a micro-batch of its own; gradients of the experts held here are then
+  // those of all these micro-batches. So too for evaluate().
+  void forward_backward(const Context& ctx, Activations& act, const MicroBatch& m);
+  // Adds what a call with this scale has left in `statistics`; after wait(), before
+  // update_router_state().
+  void collect(const Activations& act, const StepScale& scale, const std::byte* statistics,
+               StepStatistics& out) const;
+  // Both, and waits.
   void forward_backward(const Context& ctx, Activations& act, const Batch& batch,
                         const StepScale& scale, StepStatistics& statistics,
                         GradientSink* sink = nullptr);
@@ -90,7 +110,7 @@ class Model {
  private:
   friend class Decoder;
   void clear_added_gradients(const Context& ctx);
-  void place_router_state(const Context& ctx) const;
+  void check(const Activations& act) const;
   ModelConfig config_;
   Parameters parameters_;
   RouterState router_state_;

@@ -14,8 +14,10 @@ struct LinearCrossEntropy {
   ConstTensorView x;  // in  (N, D)
   WeightView w;       // in  (V, D)
   ConstTensorView targets;  // in  (N) i32; negative: not counted
-  float grad_scale = 1.0F;  // usually 1 / target tokens of the global batch
-  bool accumulate = true;   // add to dw
+  // in  (1) f32, where the operation computes; empty with dx. Usually 1 / target tokens of the
+  // global batch: known before the call, but another one in every step.
+  ConstTensorView grad_scale;
+  bool accumulate = true;  // add to dw
 };
 void linear_cross_entropy(const Context& ctx, const LinearCrossEntropy& a);  // needs ctx.scratch
 

@@ -84,7 +84,7 @@ void measure_loss(const Bench& b) {
         random.below(static_cast<std::uint64_t>(n), static_cast<std::uint64_t>(V))));
   const TensorView x = o.normals(A, {N, D}), dx = o.empty(A, {N, D}),
                    dw = o.zeros(DType::f32, {V, D}), losses = o.empty(DType::f32, {N}),
-                   on_device = o.of(targets, {N});
+                   on_device = o.of(targets, {N}), grad_scale = o.of(std::vector{1e-4F}, {1});
   const ops::WeightView w = o.weight({V, D});
   std::vector<Way> alternatives;
   TensorView logits;
@@ -105,7 +105,7 @@ void measure_loss(const Bench& b) {
                                       .x = x,
                                       .w = w,
                                       .targets = on_device,
-                                      .grad_scale = 1e-4F});
+                                      .grad_scale = grad_scale});
   };
   b.table.measure({.kernel = "linear_cross_entropy",
                    .shape = fmt::format("N={} D={} V={}", N, D, V),

@@ -63,6 +63,30 @@ template <class T> class DeviceArray {
   std::size_t n_ = 0;
 };
 
+// Blocks of a warp on it.
+class Stream {
+ public:
+  Stream() { cudaStreamCreateWithFlags(&s_, cudaStreamNonBlocking); }
+  ~Stream() { cudaStreamDestroy(s_); }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  operator cudaStream_t() const { return s_; }  // NOLINT: used as one
+  template <class... P, class... A> void run(void (*kernel)(P...), A&&... arguments) const {
+    EXPECT_EQ(try_to_run(kernel, std::forward<A>(arguments)...), cudaSuccess);
+  }
+  template <class... P, class... A>
+  cudaError_t try_to_run(void (*kernel)(P...), A&&... arguments) const {
+    cudaLaunchConfig_t config = {};
+    config.gridDim = 1;
+    config.blockDim = 32;
+    config.stream = s_;
+    return cudaLaunchKernelEx(&config, kernel, std::forward<A>(arguments)...);
+  }
+
+ private:
+  cudaStream_t s_ = nullptr;
+};
+
 inline std::vector<Options> all_options() {
   std::vector<Options> all;
   for (int order = 0; order < 5; ++order) {

@@ -15,25 +15,6 @@ __global__ void lone_kernel() {
   ptx::named_barrier_sync(1, 64);  // of which 32 are there
 }
 
-class Stream {
- public:
-  Stream() { cudaStreamCreateWithFlags(&s_, cudaStreamNonBlocking); }
-  ~Stream() { cudaStreamDestroy(s_); }
-  Stream(const Stream&) = delete;
-  Stream& operator=(const Stream&) = delete;
-  operator cudaStream_t() const { return s_; }  // NOLINT: used as one
-  template <class... P, class... A> void run(void (*kernel)(P...), A&&... arguments) const {
-    cudaLaunchConfig_t config = {};
-    config.gridDim = 1;
-    config.blockDim = 32;
-    config.stream = s_;
-    EXPECT_EQ(cudaLaunchKernelEx(&config, kernel, std::forward<A>(arguments)...), cudaSuccess);
-  }
-
- private:
-  cudaStream_t s_ = nullptr;
-};
-
 bool hand_over(std::uint64_t seed, bool with_event) {
   Options o;
   o.streams = Streams::deferred;
