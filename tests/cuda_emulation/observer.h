@@ -36,6 +36,9 @@ class Observer {
   // The running thread lets the async proxy read this, from now until it takes it back.
   virtual void hands_over(const void* p, std::size_t bytes, Where where) = 0;
   virtual void takes_back(const void* p, std::size_t bytes) = 0;
+  // A wgmma has read this; all threads of its warpgroup know of what it read when they have waited.
+  virtual void product_reads(int warpgroup, const void* p, std::size_t bytes, Where where) = 0;
+  virtual void products_waited(int warpgroup) = 0;
 
   // wgmma.fence, and the registers of a thread that a wgmma uses from begin to end.
   virtual void register_fence(int thread) = 0;

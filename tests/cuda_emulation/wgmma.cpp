@@ -81,7 +81,7 @@ struct Product {
     if (observer != nullptr)
       for_chunks([this](const std::byte* p) {
         observer->takes_back(p, 16);
-        observer->reads(p, 16, Proxy::async, where);
+        observer->product_reads(warpgroup, p, 16, where);
       });
     multiply();
     if (observer != nullptr)
@@ -206,8 +206,7 @@ void combine_wait(void* const* payloads, unsigned) {
   Block& block = *find_this_block();
   this_group().products.wait(*static_cast<const int*>(payloads[0]), block.grid().options.async,
                              block.random());
-  if (observer != nullptr)
-    observer->meet(this_warpgroup() * kWarpgroupThreads, kWarpgroupThreads, ~0U);
+  if (observer != nullptr) observer->products_waited(this_warpgroup());
 }
 
 struct StmatrixPayload {

@@ -51,7 +51,9 @@ namespace {
 void RaceChecker::block_begins(int threads) {
   ++block_;
   const auto n = static_cast<std::size_t>(threads);
-  moments_.assign(n, {Clock(n), {}});
+  const std::size_t groups = (n + kWarpgroupThreads - 1) / kWarpgroupThreads;
+  moments_.assign(n, {Clock(n + groups), {}});
+  product_clocks_.assign(groups, 1);
   for (std::size_t t = 0; t < n; ++t) moments_[t].seen[t] = 1;
   objects_.clear();
   registers_.block_begins(n);
@@ -132,7 +134,17 @@ bool RaceChecker::conflict(const Access& before, const Access& now, Memory memor
   if (before.kind == Kind::atomic && now.kind == Kind::atomic) return false;
   if (before.block != now.block)  // shared memory then was another block's
     return memory == Memory::global && before.block >= first_block_;
-  return before.thread != now.thread && moments_[now.thread].seen[before.thread] < before.clock;
+  return before.thread != now.thread && present().seen[before.thread] < before.clock;
+}
+
+const RaceChecker::Moment& RaceChecker::present() const {
+  return moments_[static_cast<std::size_t>(find_this_block()->current().number)];
+}
+
+std::string RaceChecker::name_of(const Access& a) const {
+  if (a.block == block_ && a.thread >= moments_.size())
+    return "wgmma of warpgroup " + std::to_string(a.thread - moments_.size());
+  return "thread " + std::to_string(a.thread);
 }
 
 void RaceChecker::report(const char* rule, const char* what, const Access& before,
@@ -145,9 +157,8 @@ void RaceChecker::report(const char* rule, const char* what, const Access& befor
            ? "byte " + std::to_string(static_cast<const std::byte*>(p) - block.shared().data()) +
                  " of dynamic shared memory"
            : describe_address(p)) +
-      ", which thread " + std::to_string(before.thread) +
-      (before.block == now.block ? "" : " of another block") + " " + what +
-      "\n  now:    " + line_of(now.code, now.line) +
+      ", which " + name_of(before) + (before.block == now.block ? "" : " of another block") + " " +
+      what + "\n  now:    " + line_of(now.code, now.line) +
       "\n  before: " + line_of(before.code, before.line);
   block.fail(text, {});
 }
@@ -155,8 +166,8 @@ void RaceChecker::report(const char* rule, const char* what, const Access& befor
 void RaceChecker::keep_read(Cell& c, const Access& now, Memory memory) const {
   for (Access& r : c.reads) {
     const bool past = r.block < (memory == Memory::shared ? block_ : first_block_);
-    if (past || (r.block == now.block &&
-                 (r.thread == now.thread || moments_[now.thread].seen[r.thread] >= r.clock))) {
+    if (past ||
+        (r.block == now.block && (r.thread == now.thread || present().seen[r.thread] >= r.clock))) {
       r = now;
       return;
     }
@@ -171,7 +182,7 @@ void RaceChecker::check_handed_over(const Cell& c, const Access& now, Memory mem
   const Access& w = c.write;
   if (w.block != block_ || w.proxy == Proxy::async) return;
   // fence_async_proxy() is for shared memory alone.
-  const Clock& fenced = moments_[now.thread].fenced;
+  const Clock& fenced = present().fenced;
   if (memory == Memory::global || fenced.empty() || fenced[w.thread] < w.clock)
     report("no fence.proxy.async", "has written by ordinary stores or cp.async", w, now, p);
 }
@@ -247,6 +258,19 @@ void RaceChecker::hands_over(const void* p, std::size_t bytes, Where where) {
     c.handed_over = now;
     ++c.readers;
   });
+}
+void RaceChecker::product_reads(int warpgroup, const void* p, std::size_t bytes, Where where) {
+  Access now = access_now(Kind::read, Proxy::async, where.file, where.line);
+  now.thread = static_cast<std::uint16_t>(moments_.size() + static_cast<std::size_t>(warpgroup));
+  now.clock = product_clocks_[static_cast<std::size_t>(warpgroup)];
+  for_cells(p, bytes, [&](Cell& c) { visit(c, now, Memory::shared, p); });
+}
+void RaceChecker::products_waited(int warpgroup) {
+  const auto g = static_cast<std::size_t>(warpgroup);
+  const std::size_t first = g * kWarpgroupThreads;
+  for (std::size_t t = first; t < first + kWarpgroupThreads; ++t)
+    moments_[t].seen[moments_.size() + g] = product_clocks_[g];
+  ++product_clocks_[g];
 }
 void RaceChecker::takes_back(const void* p, std::size_t bytes) {
   for_cells(p, bytes, [](Cell& c) { --c.readers; });

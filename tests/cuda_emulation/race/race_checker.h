@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -32,6 +33,8 @@ class RaceChecker final : public Observer {
   void proxy_fence(int thread) override;
   void hands_over(const void* p, std::size_t bytes, Where where) override;
   void takes_back(const void* p, std::size_t bytes) override;
+  void product_reads(int warpgroup, const void* p, std::size_t bytes, Where where) override;
+  void products_waited(int warpgroup) override;
   void register_fence(int thread) override;
   void registers_begin(int thread, const void* p, std::size_t bytes, Where where) override;
   void registers_end(int thread, const void* p) override;
@@ -41,7 +44,8 @@ class RaceChecker final : public Observer {
   void access(const void* p, std::size_t bytes, Kind kind, const void* code);
 
  private:
-  using Clock = std::vector<std::uint32_t>;  // by thread
+  // By thread; behind them the wgmmas of each warpgroup, which count as a thread of their own.
+  using Clock = std::vector<std::uint32_t>;
   struct Moment {
     Clock seen;    // of each thread, what is before this moment
     Clock fenced;  // of that, what its threads made known to the async proxy; empty: nothing
@@ -72,6 +76,8 @@ class RaceChecker final : public Observer {
   template <class F> void for_cells(const void* p, std::size_t bytes, F&& f);
   bool conflict(const Access& before, const Access& now, Memory memory) const;
   void visit(Cell& c, const Access& now, Memory memory, const void* p);
+  const Moment& present() const;  // of the running thread
+  std::string name_of(const Access& a) const;
   [[noreturn]] void report(const char* rule, const char* what, const Access& before,
                            const Access& now, const void* p);
   void keep_read(Cell& c, const Access& now, Memory memory) const;
@@ -83,6 +89,7 @@ class RaceChecker final : public Observer {
   std::uint32_t block_ = 0;        // the running one
   std::uint32_t first_block_ = 1;  // of this launch
   std::vector<Moment> moments_;    // by thread
+  Clock product_clocks_;           // by warpgroup
   std::unordered_map<const void*, Moment> objects_;
   Registers registers_;
   std::unordered_map<std::uintptr_t, std::unique_ptr<Page>> pages_;

@@ -204,6 +204,28 @@ TEST_F(Proxies, RegistersNeedTheirFence) {
   EXPECT_REPORT(report, "proxy_test.cpp:");
 }
 
+// The wait for a product orders what the product reads, and nothing that threads do.
+template <bool kBarrier> __global__ void wait_kernel(float* d) {
+  GRIST_DYNAMIC_SHARED(Memory, s);
+  write_box<Fence::by_writers>(s.a);
+  const std::uint64_t a = ptx::swizzled_matrix(s.a, 1024, 0);
+  s.b[threadIdx.x] = __float2bfloat16(1);
+  float sums[32];
+  ptx::wgmma_fence();
+  ptx::wgmma<64, 0, 0>(sums, a, a, false);
+  ptx::wgmma_commit();
+  ptx::wgmma_wait<0>();
+  if (kBarrier) __syncthreads();
+  d[threadIdx.x] = sums[0] + __bfloat162float(s.b[127 - threadIdx.x]);
+}
+
+TEST_F(Proxies, TheWaitForAProductIsNoBarrier) {
+  const DeviceArray<float> d(128);
+  EXPECT_EQ(start(wait_kernel<true>, 1, 128, sizeof(Memory), d.get()), cudaSuccess)
+      << take_report();
+  EXPECT_REPORT(report_of(wait_kernel<false>, 1, 128, sizeof(Memory), d.get()), "a race");
+}
+
 // The left operand in registers, which two products read.
 template <Touch kTouch> __global__ void left_kernel(float* d) {
   GRIST_DYNAMIC_SHARED(Memory, s);
