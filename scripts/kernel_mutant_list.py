@@ -30,6 +30,11 @@ def hopper(name, file, source, what, old, new):
     return Mutant(name, what, CUDA + "sm90/" + file, CUDA + "sm90/" + source, HOPPER, old, new)
 
 
+def attention(name, file, source, what, old, new):
+    return Mutant(name, what, CUDA + "sm90/" + file, CUDA + "sm90/" + source,
+                  "Shapes/HopperAttention*", old, new)
+
+
 def matmul(name, file, what, old, new):
     return portable(name, file, LINEAR, what, old, new, "linear.cu")
 
@@ -149,4 +154,24 @@ MUTANTS = [
     hopper("blocks_reuse", "row_blocks.cu", "row_blocks.cu",
            "sums overwritten while others read them",
            "listed += sums[kThreads - 1];\n    __syncthreads();", "listed += sums[kThreads - 1];"),
+    attention("last_proxy_fence", "attention.cuh", "attention_forward.cu",
+              "no fence.proxy.async after the last tile's copies", "ptx::fence_async_proxy();", ""),
+    attention("output_fence", "attention_forward.cu", "attention_forward.cu",
+              "no wgmma.fence before the last product",
+              "v_at);\n  keep(o);\n  ptx::wgmma_fence();", "v_at);\n  keep(o);"),
+    attention("values_released", "attention_forward.cu", "attention_forward.cu",
+              "values released and o scaled before the product is done",
+              "    ptx::wgmma_wait<0>();\n    keep(o);\n    release(m.v, v_at);",
+              "    release(m.v, v_at);"),
+    attention("left_fence", "attention_dkv.cuh", "attention_backward.cu",
+              "no wgmma.fence after probabilities are rounded",
+              "keep(dv);\n    ptx::wgmma_fence();", "keep(dv);"),
+    attention("gradients_early", "attention_dq.cuh", "attention_backward.cu",
+              "gradients of scores used before they are done",
+              "ptx::wgmma_wait<0>();\n    keep(dp);", "keep(dp);"),
+    attention("row_values", "attention_dkv.cuh", "attention_backward.cu",
+              "one lane announces what others wrote", "    __syncwarp();\n  }\n};", "  }\n};"),
+    attention("release_order", "attention.cuh", "attention_backward.cu",
+              "one lane releases what others read", "{\n  __syncwarp();\n  if (lane_index()",
+              "{\n  if (lane_index()"),
 ]
