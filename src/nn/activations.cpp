@@ -231,7 +231,7 @@ Activations::Activations(const ModelConfig& c, std::int64_t tokens, std::int64_t
   kept_.commit();
   shared_.commit();
   plan.bind();
-  if (device != Device::cpu) uploads.emplace(upload_bytes(*this, c), ledger);
+  if (device != Device::cpu) uploads = std::make_unique<Uploads>(upload_bytes(*this, c), ledger);
 }
 
 }  // namespace grist::nn

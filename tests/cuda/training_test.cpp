@@ -185,6 +185,15 @@ TEST(CudaGraphs, ChangeNoBitWithBiasesAndCapacity) {
   }
 }
 
+// Kernels whose arguments are descriptors of tensors.
+TEST(CudaGraphs, ChangeNoBitWithTensorMaps) {
+  Config c = tiny("cuda", "bf16");
+  c.model.hidden_size = c.model.head_dim = c.model.moe.moe_intermediate_size = 64;
+  c.model.num_attention_heads = 1;
+  c.train.global_batch_size = 4;
+  expect_graphs_change_nothing(c, 4, 3);
+}
+
 TEST(CudaGraphs, ChangeNoBitWithLanes) {
   Config c = tiny("cuda", "fp32");
   c.parallel.deterministic = "elastic";

@@ -13,6 +13,7 @@
 
 #include "capture.h"
 #include "device_memory.h"
+#include "emulation/control.h"
 #include "random.h"
 #include "state.h"
 
@@ -61,7 +62,13 @@ struct Queues {
   cudaError_t error = cudaSuccess;  // of work that nobody has been told about
 };
 Queues& queues() {
-  static Queues* q = new Queues;
+  static Queues* q = [] {
+    const Options o = options();  // the environment's, until somebody sets others
+    auto* made = new Queues;
+    made->deferred = o.streams == Streams::deferred;
+    made->random = Random(o.seed);
+    return made;
+  }();
   return *q;
 }
 

@@ -15,7 +15,6 @@
 // With experts on other ranks, what their rows need (x as received, z, workspaces) lies in the
 // ExpertExchange, because only the exchanged counts tell how many come.
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "grist/config/config.h"
@@ -92,7 +91,7 @@ class Activations {
   // The micro-batch where the device reads it: (N) i32 each; room for document boundaries, i32;
   // (1) f32. Empty on the CPU.
   TensorView ids, targets, positions, cu_seqlens, loss_scale;
-  std::optional<Uploads> uploads;  // of the micro-batch and the routers' values; not on the CPU
+  std::unique_ptr<Uploads> uploads;  // of the micro-batch and the routers' values; not on the CPU
 
  private:
   std::int64_t tokens_;

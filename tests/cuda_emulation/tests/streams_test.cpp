@@ -4,6 +4,8 @@
 namespace grist::emu {
 namespace {
 
+using Ints = std::vector<int>;
+
 __global__ void add_kernel(int* x, int value) {
   x[threadIdx.x] += value;
 }
@@ -40,6 +42,17 @@ bool hand_over(std::uint64_t seed, bool with_event) {
   }
   set_options({});
   return right;
+}
+
+// Run once more with GRIST_EMU_STREAMS=1 (CMakeLists.txt).
+TEST(Streams, TheEnvironmentMakesWorkLate) {
+  const Stream stream;
+  const DeviceArray<int> x(Ints(32, 1));
+  for (int i = 0; i < 3; ++i) stream.run(add_kernel, x.get(), 2);
+  const bool late = options().streams == Streams::deferred;
+  EXPECT_EQ(cudaStreamQuery(stream), late ? cudaErrorNotReady : cudaSuccess);
+  EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+  EXPECT_EQ(x.host(), Ints(32, 7));
 }
 
 TEST(Streams, EventsOrderThem) {
