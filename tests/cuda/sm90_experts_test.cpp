@@ -83,5 +83,37 @@ TEST(Sm90Matmuls, WeightGradientOfRowsChosenTwice) {
   });
 }
 
+// More experts than the block that lists their rows has threads; few have rows.
+TEST(Sm90Matmuls, ManyExperts) {
+  constexpr std::int64_t E = 600, D = 8, F = 16;
+  Ints offsets = {0};
+  for (int e = 0; e < E; ++e) offsets.push_back(offsets.back() + (e % 97 == 5 ? 1 + e % 2 : 0));
+  const std::int64_t R = offsets.back();
+  const Floats a = test::rounded_to_bf16(normals(R * F, "a"));
+  const Floats w = test::rounded_to_bf16(normals(E * D * F, "w"));
+  std::vector<double> want(static_cast<std::size_t>(R * D));
+  for (std::size_t e = 0; e < E; ++e) {
+    for (auto r = static_cast<std::size_t>(offsets[e]);
+         r < static_cast<std::size_t>(offsets[e + 1]); ++r) {
+      for (std::size_t i = 0; i < D * F; ++i)
+        want[r * D + i / F] += double{a[r * F + i % F]} * double{w[e * D * F + i]};
+    }
+  }
+  test::Tolerance stored = test::tolerance(F);
+  stored.relative += 1.0 / 256;  // rounded to bf16
+  test::for_each_schedule([&] {
+    const test::AsDevice hopper(90);
+    const test::CudaContext ctx;
+    const OnDevice y(*ctx, DType::bf16, {R, D}), weights(*ctx, w, {E, D, F}, DType::bf16);
+    EXPECT_TRUE(cuda::sm90::expert_down_forward(
+        *ctx, {.y = y,
+               .a = OnDevice(*ctx, a, {R, F}, DType::bf16),
+               .expert_offsets = OnDevice(*ctx, offsets, {E + 1}),
+               .w = {static_cast<std::byte*>(weights.view().data), Device::cuda, DType::bf16,
+                     weights.view().shape}}));
+    EXPECT_TRUE(test::close(y.floats(), want, stored));
+  });
+}
+
 }  // namespace
 }  // namespace grist

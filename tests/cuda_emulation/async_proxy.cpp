@@ -1,45 +1,18 @@
 #include "async_proxy.h"
 
-#include <algorithm>
 #include <utility>
 
 namespace grist::emu {
 
-void WorkGroups::start(std::function<void()> work, Async mode, Random& random) {
-  pending_.push_back(std::move(work));
-  ++open_;
-  if (mode == Async::eager || (mode == Async::random && random.below(2) == 0))
-    perform(pending_.size());
-}
-
-void WorkGroups::commit() {
-  groups_.push_back(open_);
-  open_ = 0;
-}
-
-void WorkGroups::perform(std::size_t count) {
-  for (std::size_t i = 0; i < count; ++i) pending_[i]();
-  pending_.erase(pending_.begin(), pending_.begin() + static_cast<std::ptrdiff_t>(count));
-  for (std::size_t& g : groups_) {
-    const std::size_t taken = std::min(g, count);
-    g -= taken;
-    count -= taken;
-  }
-  open_ -= count;
-}
-
-void WorkGroups::wait(int groups_left) {
-  std::size_t count = 0;
-  std::size_t ended = 0;
-  while (groups_.size() - ended > static_cast<std::size_t>(groups_left)) count += groups_[ended++];
-  perform(count);
-  groups_.erase(groups_.begin(), groups_.begin() + static_cast<std::ptrdiff_t>(ended));
-}
-
 void AsyncProxy::clear() {
   loads_.clear();
   stores_.clear();
-  products_.clear();
+  warpgroups_.clear();
+  new_barriers_.clear();
+}
+
+void AsyncProxy::barriers_fenced(int thread) {
+  std::erase_if(new_barriers_, [thread](const auto& b) { return b.second == thread; });
 }
 
 void AsyncProxy::load(std::function<void()> work, Async mode, Random& random) {
@@ -66,8 +39,8 @@ bool AsyncProxy::stores_done(int thread) const {
 }
 
 bool AsyncProxy::products_done(int warpgroup) const {
-  const auto found = products_.find(warpgroup);
-  return found == products_.end() || found->second.empty();
+  const auto found = warpgroups_.find(warpgroup);
+  return found == warpgroups_.end() || found->second.products.empty();
 }
 
 }  // namespace grist::emu

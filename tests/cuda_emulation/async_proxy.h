@@ -4,26 +4,9 @@
 #include <map>
 #include <vector>
 
-#include "emulation/control.h"
-#include "random.h"
+#include "warpgroup.h"
 
 namespace grist::emu {
-
-// Work that takes place, in order, at any moment between its start and the wait that ends its
-// group.
-class WorkGroups {
- public:
-  void start(std::function<void()> work, Async mode, Random& random);
-  void commit();
-  void wait(int groups_left);
-  bool empty() const { return pending_.empty(); }
-
- private:
-  void perform(std::size_t count);
-  std::vector<std::function<void()>> pending_;  // oldest first
-  std::vector<std::size_t> groups_;             // how many of pending_ belong to each
-  std::size_t open_ = 0;                        // those not committed
-};
 
 class AsyncProxy {
  public:
@@ -33,15 +16,21 @@ class AsyncProxy {
   bool loads_on_their_way() const { return !loads_.empty(); }
   // Lets one load come; false: there is none.
   bool let_one_come(Async mode, Random& random);
-  WorkGroups& stores(int thread) { return stores_[thread]; }
-  WorkGroups& products(int warpgroup) { return products_[warpgroup]; }
+  AsyncWork& stores(int thread) { return stores_[thread]; }
+  Warpgroup& warpgroup(int number) { return warpgroups_[number]; }
   bool stores_done(int thread) const;
   bool products_done(int warpgroup) const;
 
+  // An mbarrier is new until the thread that made it has called a fence; the TMA does not know it.
+  void barrier_made(const void* b, int thread) { new_barriers_[b] = thread; }
+  void barriers_fenced(int thread);
+  bool barrier_is_new(const void* b) const { return new_barriers_.count(b) != 0; }
+
  private:
   std::vector<std::function<void()>> loads_;
-  std::map<int, WorkGroups> stores_;
-  std::map<int, WorkGroups> products_;
+  std::map<int, AsyncWork> stores_;
+  std::map<int, Warpgroup> warpgroups_;
+  std::map<const void*, int> new_barriers_;  // to the thread that made it
 };
 
 }  // namespace grist::emu

@@ -101,6 +101,7 @@ class Block {
   [[noreturn]] void fail(const std::string& what, Where where);
   [[noreturn]] void thread_main();
   Thread& current() { return *current_; }
+  Thread& thread(int number) { return threads_[static_cast<std::size_t>(number)]; }
   bool running() const { return current_ != nullptr; }
   const Grid& grid() const { return *grid_; }
   SharedMemory& shared() { return shared_; }

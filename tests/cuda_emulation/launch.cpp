@@ -168,7 +168,8 @@ std::string bad_launch(const cudaLaunchConfig_t& c, const void* kernel) {
 
 // Words that are addresses of mapped pages, but not of device or pinned memory. Two small numbers
 // side by side can look like an address; that it is mapped too is not to be expected, but where the
-// address sanitizer maps terabytes of shadow: there nothing is looked for.
+// address sanitizer maps terabytes of shadow: there nothing is looked for. One number beside a zero
+// is an address below 4 GiB, where programs linked with -no-pie have their heap.
 cudaError_t check_argument(const void* argument, std::size_t bytes) {
 #if defined(__SANITIZE_ADDRESS__)
   return cudaSuccess;
@@ -177,7 +178,7 @@ cudaError_t check_argument(const void* argument, std::size_t bytes) {
   for (std::size_t at = 0; at + 8 <= bytes; at += 8) {
     std::uintptr_t word = 0;
     std::memcpy(&word, static_cast<const std::byte*>(argument) + at, sizeof word);
-    if (word < 16 * kPage || word >> 47 != 0) continue;
+    if (word >> 32 == 0 || word >> 47 != 0) continue;
     unsigned char resident = 0;
     auto* page = reinterpret_cast<void*>(word / kPage * kPage);
     if (find_range(reinterpret_cast<const void*>(word)).place == Place::pageable &&

@@ -80,6 +80,19 @@ void barrier_init(Barrier* b, int count, Where where) {
   b->state = 0;
   emu::unpacked(b, where);  // checks where it lies
   b->state = emu::packed({static_cast<std::uint32_t>(count), static_cast<std::uint32_t>(count)});
+  emu::Block& block = *emu::find_this_block();
+  block.proxy().barrier_made(b, block.current().number);
+}
+
+void fence_barrier_init() {
+  emu::Block& block = *emu::find_this_block();
+  block.proxy().barriers_fenced(block.current().number);
+}
+
+void fence_async_proxy() {
+  fence_barrier_init();
+  if (emu::observer != nullptr)
+    emu::observer->proxy_fence(emu::find_this_block()->current().number);
 }
 
 void barrier_arrive(Barrier* b, Where where) {

@@ -96,7 +96,7 @@ void ldmatrix(std::uint32_t* r, int count, const void* row, bool transposed, Whe
   if (emu::lane() < 8 * count) {  // the other lanes' addresses are not used
     if (!aligned(row, 16)) emu::fail("ldmatrix from an address not aligned to 16 bytes", where);
     if (!in_shared(row, 16)) emu::fail("ldmatrix from outside shared memory", where);
-    if (emu::observer != nullptr) emu::observer->reads(row, 16);
+    if (emu::observer != nullptr) emu::observer->reads(row, 16, emu::Proxy::generic, where);
   }
   emu::warp_collective("ldmatrix", ~0U, combine_ldmatrix, &p, where);
 }
@@ -111,9 +111,7 @@ void cp_async_16(void* shared, const void* global, bool valid, Where where) {
   if (!aligned(shared, 16) || (valid && !aligned(global, 16)))
     emu::fail("cp.async with an address not aligned to 16 bytes", where);
   if (!in_shared(shared, 16)) emu::fail("cp.async to outside shared memory", where);
-  emu::Block& b = block();
-  b.current().copies.start(shared, valid ? global : nullptr, 16, b.grid().options.async,
-                           b.random());
+  emu::start_copy({shared, valid ? global : nullptr, 16}, where);
 }
 
 void cp_async_commit() {

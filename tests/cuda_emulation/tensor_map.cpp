@@ -132,8 +132,15 @@ void load(void* shared, const CUtensorMap* map, int rank, ptx::Barrier* b,
   auto* to = static_cast<std::byte*>(shared);
   Block& block = *find_this_block();
   const int thread = block.current().number;
+  if (block.proxy().barrier_is_new(b))
+    fail("a TMA load to an mbarrier with no fence after its initialisation", where);
   if (observer != nullptr) {
-    observer->copy_begins(thread, to, box_bytes(m));
+    for_chunks(m, to, at, [&](std::byte*, const std::byte* from, std::size_t bytes) {
+      if (bytes == 0) return;
+      observer->hands_over(from, bytes, where);
+      observer->reads(from, bytes, Proxy::async, where);
+    });
+    observer->copy_begins(thread, to, box_bytes(m), Proxy::async, where);
     observer->release(thread, b);  // whom the barrier lets go on sees the bytes
   }
   std::memset(to, 0xff, box_bytes(m));
@@ -141,7 +148,9 @@ void load(void* shared, const CUtensorMap* map, int rank, ptx::Barrier* b,
       [=] {
         for_chunks(m, to, at, [](std::byte* chunk, const std::byte* from, std::size_t bytes) {
           std::memset(chunk, 0, kChunk);
-          if (bytes > 0) std::memcpy(chunk, from, bytes);
+          if (bytes == 0) return;
+          if (observer != nullptr) observer->takes_back(from, bytes);
+          std::memcpy(chunk, from, bytes);
         });
         if (observer != nullptr)
           observer->copy_ends(thread, to, box_bytes(m), Observer::StoreAt::begin);
@@ -155,18 +164,25 @@ void store(const CUtensorMap* map, int rank, const void* shared,
   const Map m = checked(map, rank, shared, at[0], where);
   auto* from = static_cast<std::byte*>(const_cast<void*>(shared));
   Block& block = *find_this_block();
+  if (observer != nullptr) {
+    for_chunks(m, from, at, [&](const std::byte* chunk, std::byte*, std::size_t bytes) {
+      if (bytes > 0) observer->hands_over(chunk, bytes, where);
+    });
+  }
   block.proxy()
       .stores(block.current().number)
       .start(
           [=] {
-            for_chunks(m, from, at, [](const std::byte* chunk, std::byte* to, std::size_t bytes) {
-              if (bytes == 0) return;
-              if (observer != nullptr) {
-                observer->reads(chunk, bytes);
-                observer->writes(to, bytes);
-              }
-              std::memcpy(to, chunk, bytes);
-            });
+            for_chunks(m, from, at,
+                       [where](const std::byte* chunk, std::byte* to, std::size_t bytes) {
+                         if (bytes == 0) return;
+                         if (observer != nullptr) {
+                           observer->takes_back(chunk, bytes);
+                           observer->reads(chunk, bytes, Proxy::async, where);
+                           observer->writes(to, bytes, Proxy::async, where);
+                         }
+                         std::memcpy(to, chunk, bytes);
+                       });
           },
           block.grid().options.async, block.random());
 }
@@ -199,7 +215,7 @@ void bulk_commit() {
 }
 void bulk_wait_groups(int left) {
   emu::Block& b = *emu::find_this_block();
-  b.proxy().stores(b.current().number).wait(left);
+  b.proxy().stores(b.current().number).wait(left, b.grid().options.async, b.random());
 }
 
 }  // namespace grist::ptx

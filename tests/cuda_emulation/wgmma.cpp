@@ -24,19 +24,29 @@ class Matrix {
     group_ = static_cast<std::uint32_t>(descriptor >> 32 & 0x3fffU) << 4;
   }
   float at(const SharedMemory& shared, std::uint32_t i, std::uint32_t k) const {
-    const std::uint32_t plain =
-        start_ + (mn_major_ ? i / 64 * block_ + i % 64 * 2 + k / 8 * group_ + k % 8 * 128
-                            : i / 8 * group_ + i % 8 * 128 + k * 2);
-    const std::uint32_t address = plain ^ ((plain >> 7 & 7U) << 4);
-    const std::byte* p = shared.data() + (std::int64_t{address} - shared.address(shared.data()));
+    const std::byte* p = place(shared, i, k);
     if (!shared.contains(p, 2)) fail("wgmma reads outside shared memory", {});
-    if (observer != nullptr) observer->reads(p, 2);
     std::uint16_t bits = 0;
     std::memcpy(&bits, p, sizeof bits);
     return __uint_as_float(std::uint32_t{bits} << 16);
   }
+  // Calls f(p) for all that a wgmma reads of an operand of `count` rows or columns, 16 bytes a
+  // time.
+  template <class F> void for_chunks(const SharedMemory& shared, int count, F&& f) const {
+    const std::uint32_t n = static_cast<std::uint32_t>(count);
+    for (std::uint32_t i = 0; i < n; i += mn_major_ ? 8 : 1) {
+      for (std::uint32_t k = 0; k < kDepth; k += mn_major_ ? 1 : 8) f(place(shared, i, k));
+    }
+  }
 
  private:
+  const std::byte* place(const SharedMemory& shared, std::uint32_t i, std::uint32_t k) const {
+    const std::uint32_t plain =
+        start_ + (mn_major_ ? i / 64 * block_ + i % 64 * 2 + k / 8 * group_ + k % 8 * 128
+                            : i / 8 * group_ + i % 8 * 128 + k * 2);
+    const std::uint32_t address = plain ^ ((plain >> 7 & 7U) << 4);
+    return shared.data() + (std::int64_t{address} - shared.address(shared.data()));
+  }
   std::uint32_t start_, block_, group_;
   bool mn_major_;
 };
@@ -51,13 +61,52 @@ float element(const Fragments& a, int i, int k) {
 }
 
 struct Product {
-  std::array<float*, kWarpgroupThreads> d;
+  Accumulators* d;
   Fragments fragments;  // null: a lies in shared memory
   Matrix a, b;
   int columns;
   bool add;
+  int warpgroup;
+  Where where;
 
+  // Tells the observer what it will read, and what registers nobody may touch until the end.
+  void begin() const {
+    if (observer == nullptr) return;
+    for_chunks([this](const std::byte* p) { observer->hands_over(p, 16, where); });
+    for_registers([this](int thread, const void* p, std::size_t bytes) {
+      observer->registers_begin(thread, p, bytes, where);
+    });
+  }
   void perform() const {
+    if (observer != nullptr)
+      for_chunks([this](const std::byte* p) {
+        observer->takes_back(p, 16);
+        observer->product_reads(warpgroup, p, 16, where);
+      });
+    multiply();
+    if (observer != nullptr)
+      for_registers(
+          [](int thread, const void* p, std::size_t) { observer->registers_end(thread, p); });
+    find_this_block()->proxy().warpgroup(warpgroup).product_ends(*d);
+  }
+
+ private:
+  // Calls f(p) for each 16 bytes of the operands in shared memory.
+  template <class F> void for_chunks(F&& f) const {
+    const SharedMemory& shared = find_this_block()->shared();
+    if (fragments[0] == nullptr) a.for_chunks(shared, kRows, f);
+    b.for_chunks(shared, columns, f);
+  }
+  // Calls f(thread, p, bytes) for the operands in registers.
+  template <class F> void for_registers(F&& f) const {
+    for (int t = 0; t < kWarpgroupThreads; ++t) {
+      const int thread = warpgroup * kWarpgroupThreads + t;
+      const auto i = static_cast<std::size_t>(t);
+      f(thread, d->places()[i], static_cast<std::size_t>(columns / 2) * sizeof(float));
+      if (fragments[i] != nullptr) f(thread, fragments[i], 4 * sizeof(std::uint32_t));
+    }
+  }
+  void multiply() const {
     const SharedMemory& shared = find_this_block()->shared();
     static thread_local std::vector<float> room(kRows * kMaxColumns + kDepth * kMaxColumns);
     float* sums = room.data();
@@ -78,8 +127,6 @@ struct Product {
     }
     for (int t = 0; t < kWarpgroupThreads; ++t) hand_out(sums, t);
   }
-
- private:
   float left(const SharedMemory& shared, int m, int k) const {
     if (fragments[0] != nullptr) return element(fragments, m, k);
     return a.at(shared, static_cast<std::uint32_t>(m), static_cast<std::uint32_t>(k));
@@ -89,7 +136,7 @@ struct Product {
     for (int i = 0; i < columns / 2; ++i) {
       const int row = 16 * (t / kWarpLanes) + lane / 4 + 8 * (i / 2 % 2);
       const int column = 8 * (i / 4) + 2 * (lane % 4) + i % 2;
-      float& to = d[static_cast<std::size_t>(t)][i];
+      float& to = d->of(t)[i];
       to = (add ? to : 0.0F) + sums[row * columns + column];
     }
   }
@@ -112,36 +159,54 @@ int this_warpgroup() {
   return find_this_block()->current().number / kWarpgroupThreads;
 }
 
+Warpgroup& this_group() {
+  return find_this_block()->proxy().warpgroup(this_warpgroup());
+}
+
 void combine_product(void* const* payloads, unsigned) {
   const auto& first = *static_cast<const ProductPayload*>(payloads[0]);
-  Product p = {{},
-               {},
-               Matrix(first.a, first.mn_major_a),
-               Matrix(first.b, first.mn_major_b),
-               first.columns,
-               first.add};
-  for (int t = 0; t < kWarpgroupThreads; ++t) {
+  Accumulators::Places d;
+  Fragments fragments;
+  for (std::size_t t = 0; t < kWarpgroupThreads; ++t) {
     const auto& other = *static_cast<const ProductPayload*>(payloads[t]);
     if (!other.same(first)) fail("threads of a warpgroup disagree about a wgmma", first.where);
-    p.d[static_cast<std::size_t>(t)] = other.d;
-    p.fragments[static_cast<std::size_t>(t)] = other.fragment;
+    d[t] = other.d;
+    fragments[t] = other.fragment;
   }
   Block& block = *find_this_block();
-  block.proxy()
-      .products(this_warpgroup())
-      .start([p] { p.perform(); }, block.grid().options.async, block.random());
+  Warpgroup& group = this_group();
+  if (!group.fenced)
+    fail("the first wgmma of a warpgroup has no wgmma.fence before it", first.where);
+  const Product p = {&group.product_begins(d, first.columns / 2, first.where),
+                     fragments,
+                     Matrix(first.a, first.mn_major_a),
+                     Matrix(first.b, first.mn_major_b),
+                     first.columns,
+                     first.add,
+                     this_warpgroup(),
+                     first.where};
+  p.begin();
+  group.products.start([p] { p.perform(); }, block.grid().options.async, block.random());
 }
 
 void combine_nothing(void* const*, unsigned) {}
 
+void combine_fence(void* const*, unsigned) {
+  this_group().fenced = true;
+  if (observer == nullptr) return;
+  for (int t = 0; t < kWarpgroupThreads; ++t)
+    observer->register_fence(this_warpgroup() * kWarpgroupThreads + t);
+}
+
 void combine_commit(void* const*, unsigned) {
-  find_this_block()->proxy().products(this_warpgroup()).commit();
+  this_group().products.commit();
 }
 
 void combine_wait(void* const* payloads, unsigned) {
-  find_this_block()->proxy().products(this_warpgroup()).wait(*static_cast<const int*>(payloads[0]));
-  if (observer != nullptr)
-    observer->meet(this_warpgroup() * kWarpgroupThreads, kWarpgroupThreads, ~0U);
+  Block& block = *find_this_block();
+  this_group().products.wait(*static_cast<const int*>(payloads[0]), block.grid().options.async,
+                             block.random());
+  if (observer != nullptr) observer->products_waited(this_warpgroup());
 }
 
 struct StmatrixPayload {
@@ -178,7 +243,7 @@ std::uint64_t swizzled_matrix(const void* p, int group_bytes, int block_bytes, W
 }
 
 void warpgroup_fence(Where where) {
-  emu::warpgroup_collective("wgmma.fence", emu::combine_nothing, nullptr, where);
+  emu::warpgroup_collective("wgmma.fence", emu::combine_fence, nullptr, where);
 }
 void warpgroup_commit(Where where) {
   emu::warpgroup_collective("wgmma.commit_group", emu::combine_commit, nullptr, where);
@@ -202,7 +267,7 @@ void stmatrix_x4(void* row, const std::uint32_t (&r)[4], Where where) {
     emu::fail("stmatrix to an address not aligned to 16 bytes", where);
   if (!emu::find_this_block()->shared().contains(row, 16))
     emu::fail("stmatrix to outside shared memory", where);
-  if (emu::observer != nullptr) emu::observer->writes(row, 16);
+  if (emu::observer != nullptr) emu::observer->writes(row, 16, emu::Proxy::generic, where);
   emu::StmatrixPayload p = {static_cast<std::byte*>(row), r};
   emu::warp_collective("stmatrix", ~0U, emu::combine_stmatrix, &p, where);
 }

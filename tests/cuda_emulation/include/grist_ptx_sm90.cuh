@@ -16,14 +16,14 @@ struct alignas(8) Barrier {
 };
 
 void barrier_init(Barrier* b, int count, Where where = Where::here());
-inline void fence_barrier_init() {}
+void fence_barrier_init();
 void barrier_arrive(Barrier* b, Where where = Where::here());
 void barrier_arrive_expect(Barrier* b, std::uint32_t bytes, Where where = Where::here());
 void barrier_wait(Barrier* b, unsigned parity, Where where = Where::here());
 
 // ---- proxies ----------------------------------------------------------------------------------
 
-inline void fence_async_proxy() {}
+void fence_async_proxy();
 bool elect_one(Where where = Where::here());
 
 // ---- TMA --------------------------------------------------------------------------------------

@@ -1,49 +1,11 @@
 // mbarriers, the TMA and wgmma: boxes by hand, products of every kind of operand, and a small
 // pipeline through all of them with its ways to be wrong.
-#include <cudaTypedefs.h>
-#include <grist_ptx_sm90.cuh>
-
 #include <cmath>
 
-#include "emulated.h"
+#include "sm90.h"
 
 namespace grist::emu {
 namespace {
-
-using Bf16s = std::vector<__nv_bfloat16>;
-
-// Small whole numbers: sums of their products are exact.
-Bf16s numbers(int n, int seed) {
-  Bf16s x;
-  for (int i = 0; i < n; ++i)
-    x.push_back(__float2bfloat16(static_cast<float>((i * seed + i / 7) % 23 - 11)));
-  return x;
-}
-float number(const Bf16s& x, int i) {
-  return __bfloat162float(x[static_cast<std::size_t>(i)]);
-}
-
-// A map of (outer,) rows, columns: boxes of box_rows lines of 64 elements, swizzled by 128 bytes.
-CUtensorMap map_of(void* data, std::vector<cuuint64_t> extents, cuuint32_t box_rows,
-                   CUresult want = CUDA_SUCCESS) {
-  void* entry = nullptr;
-  EXPECT_EQ(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &entry, 12000,
-                                             cudaEnableDefault, nullptr),
-            cudaSuccess);
-  std::vector<cuuint64_t> strides;
-  cuuint64_t bytes = 2;
-  for (const cuuint64_t e : extents) strides.push_back(bytes *= e);
-  const cuuint32_t box[3] = {64, box_rows, 1};
-  const cuuint32_t steps[3] = {1, 1, 1};
-  CUtensorMap map = {};
-  EXPECT_EQ(reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(entry)(
-                &map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, static_cast<cuuint32_t>(extents.size()),
-                data, extents.data(), strides.data(), box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_NONE,
-                CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE),
-            want);
-  return map;
-}
 
 // ---- TMA ----------------------------------------------------------------------------------------
 
@@ -114,12 +76,6 @@ TEST(Tma, MapsThatNoDriverTakesAreRefused) {
 
 // ---- wgmma --------------------------------------------------------------------------------------
 
-// Element (i, k) of an operand 64 deep, in the layout that swizzled_matrix() says.
-__device__ void put(__nv_bfloat16* s, bool mn_major, int i, int k, __nv_bfloat16 value) {
-  const int line = mn_major ? i / 64 * 64 + k : i, along = mn_major ? i % 64 : k;
-  s[line * 64 + ((along / 8 ^ line % 8) * 8) + along % 8] = value;
-}
-
 struct alignas(1024) Operands {
   __nv_bfloat16 a[64 * 64];
   __nv_bfloat16 b[256 * 64];
@@ -174,6 +130,42 @@ TEST(Wgmma, EveryWidthAndMajor) {
   EXPECT_TRUE((product_is_right<128, 0, 1>()));
   EXPECT_TRUE((product_is_right<192, 1, 0>()));
   EXPECT_TRUE((product_is_right<256, 1, 1>()));
+}
+
+// Ways to touch accumulators at the wrong moment.
+enum class Touch { after_wait, no_fence, read_early, written_early };
+
+template <Touch kTouch> __global__ void touch_kernel(float* d) {
+  GRIST_DYNAMIC_SHARED(Operands, s);
+  const int t = static_cast<int>(threadIdx.x);
+  for (int i = t; i < 64 * 64; i += 128) s.a[i] = s.b[i] = __float2bfloat16(1);
+  ptx::fence_async_proxy();
+  __syncthreads();
+  float sums[32];
+  if (kTouch != Touch::no_fence) ptx::wgmma_fence();
+  ptx::wgmma<64, 0, 0>(sums, ptx::swizzled_matrix(s.a, 1024, 0), ptx::swizzled_matrix(s.b, 1024, 0),
+                       false);
+  ptx::wgmma_commit();
+  if (kTouch == Touch::read_early) d[t] = sums[5];
+  if (kTouch == Touch::written_early) sums[5] = 16;
+  ptx::wgmma_wait<0>();
+  if (kTouch != Touch::read_early) d[t] = sums[5];
+}
+
+template <Touch kTouch> bool touch_is_right() {
+  const DeviceArray<float> d(128);
+  return start(touch_kernel<kTouch>, 1, 128, sizeof(Operands), d.get()) == cudaSuccess &&
+         d.host() == std::vector<float>(128, 16);
+}
+
+TEST(Wgmma, AccumulatorsTouchedTooEarly) {
+  expect_right_in_all(touch_is_right<Touch::after_wait>);
+  EXPECT_FALSE(touch_is_right<Touch::no_fence>());
+  EXPECT_REPORT(take_report(), "no wgmma.fence");
+  expect_wrong_in_some(touch_is_right<Touch::read_early>);
+  take_report();
+  expect_wrong_in_some(touch_is_right<Touch::written_early>);
+  EXPECT_REPORT(take_report(), "written while it ran");
 }
 
 // ---- a pipeline ---------------------------------------------------------------------------------
@@ -287,9 +279,17 @@ __global__ void uninitialised_kernel() {
 __global__ void unannounced_kernel(const __grid_constant__ CUtensorMap map) {
   GRIST_DYNAMIC_SHARED(Box, s);
   ptx::barrier_init(&s.full, 2);
+  ptx::fence_barrier_init();
   ptx::barrier_arrive_expect(&s.full, sizeof s.line);
   ptx::tma_load_2d(s.line, &map, &s.full, 0, 0);
   ptx::barrier_arrive(&s.full);
+}
+__global__ void unfenced_barrier_kernel(const __grid_constant__ CUtensorMap map) {
+  GRIST_DYNAMIC_SHARED(Box, s);
+  ptx::barrier_init(&s.full, 1);
+  ptx::barrier_arrive_expect(&s.full, sizeof s.line);
+  ptx::tma_load_2d(s.line, &map, &s.full, 0, 0);
+  ptx::barrier_wait(&s.full, 0);
 }
 __global__ void unwaited_store_kernel(const __grid_constant__ CUtensorMap map) {
   GRIST_DYNAMIC_SHARED(Box, s);
@@ -306,6 +306,7 @@ TEST(Sm90, MisusesAreNamed) {
   const DeviceArray<__nv_bfloat16> x(Bf16s(64 * 16));
   const CUtensorMap map = map_of(x.get(), {64, 16}, 15);
   EXPECT_REPORT(report_of(uninitialised_kernel, 1, 1, sizeof(Box)), "not initialised");
+  EXPECT_REPORT(report_of(unfenced_barrier_kernel, 1, 1, sizeof(Box), map), "no fence after its");
   EXPECT_REPORT(report_of(misplaced_kernel, 1, 1, sizeof(Box), map), "128 bytes");
   Options lazy;
   lazy.async = Async::lazy;
