@@ -1,23 +1,9 @@
 // wgmma with its left operand in registers: the layout of the PTX ISA, and registers that change
 // too early.
-#include <grist_ptx_sm90.cuh>
-
-#include "emulated.h"
+#include "sm90.h"
 
 namespace grist::emu {
 namespace {
-
-using Bf16s = std::vector<__nv_bfloat16>;
-
-// Small whole numbers: sums of their products are exact.
-float number(int i, int seed) {
-  return static_cast<float>((i * seed + i / 7) % 23 - 11);
-}
-Bf16s numbers(int n, int seed) {
-  Bf16s x;
-  for (int i = 0; i < n; ++i) x.push_back(__float2bfloat16(number(i, seed)));
-  return x;
-}
 
 // PTX ISA, "Register Fragments for wgmma.mma_async.m64nNk16": where a thread's element i, of 8,
 // lies in A.
@@ -41,11 +27,7 @@ template <int N, int kMnMajor, Bug kBug>
 __global__ void product_kernel(float* d, const __nv_bfloat16* a, const __nv_bfloat16* b) {
   GRIST_DYNAMIC_SHARED(Right, s);
   const int t = static_cast<int>(threadIdx.x);
-  for (int i = t; i < N * 16; i += 128) {
-    const int n = i / 16, k = i % 16;
-    const int line = kMnMajor != 0 ? n / 64 * 64 + k : n, along = kMnMajor != 0 ? n % 64 : k;
-    s.b[line * 64 + ((along / 8 ^ line % 8) * 8) + along % 8] = b[i];
-  }
+  for (int i = t; i < N * 16; i += 128) put(s.b, kMnMajor != 0, i / 16, i % 16, b[i]);
   ptx::fence_async_proxy();
   __syncthreads();
   std::uint32_t left[4] = {};
@@ -67,7 +49,8 @@ __global__ void product_kernel(float* d, const __nv_bfloat16* a, const __nv_bflo
 }
 
 template <int N, int kMnMajor, Bug kBug = Bug::none> bool product_is_right() {
-  const DeviceArray<__nv_bfloat16> a(numbers(64 * 16, 3)), b(numbers(N * 16, 7));
+  const Bf16s left = numbers(64 * 16, 3), right = numbers(N * 16, 7);
+  const DeviceArray<__nv_bfloat16> a(left), b(right);
   const DeviceArray<float> d(64 * N);
   if (start(product_kernel<N, kMnMajor, kBug>, 1, 128, sizeof(Right), d.get(), a.get(), b.get()) !=
       cudaSuccess)
@@ -76,7 +59,7 @@ template <int N, int kMnMajor, Bug kBug = Bug::none> bool product_is_right() {
   for (int m = 0; m < 64; ++m) {
     for (int n = 0; n < N; ++n) {
       float want = 1;
-      for (int k = 0; k < 16; ++k) want += number(m * 16 + k, 3) * number(n * 16 + k, 7);
+      for (int k = 0; k < 16; ++k) want += number(left, m * 16 + k) * number(right, n * 16 + k);
       if (got[static_cast<std::size_t>(m * N + n)] != want) return false;
     }
   }
