@@ -99,6 +99,17 @@ void mid_norm(const LayerRun& run, bool from_attention) {
                 .eps = static_cast<float>(run.config.rms_norm_eps)});
 }
 
+void final_norm(const Context& ctx, const ModelConfig& config, const Parameters& parameters,
+                const Activations& act, const Residual& in) {
+  ops::rms_norm_forward(ctx, {.y = act.n_final,
+                              .h = act.h_final,
+                              .rstd = act.rstd_final,
+                              .x = in.x,
+                              .residual = in.residual,
+                              .w = parameters.final_norm.master,
+                              .eps = static_cast<float>(config.rms_norm_eps)});
+}
+
 void attention_backward(const LayerRun& run, const AttentionInput& in, bool accumulate) {
   const LayerActivations& a = run.act;
   const Workspace& w = run.work;

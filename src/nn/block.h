@@ -50,6 +50,9 @@ void attention_forward(const LayerRun& run, const AttentionInput& in);  // act.n
 void mid_norm(const LayerRun& run,
               bool from_attention);  // h_mid = h_in + work.out, n_mid; or only n_mid again
 void ffn_forward(const LayerRun& run, const RoutingInput& routing);  // act.n_mid -> work.out
+// Behind the last layer: h_final = x + residual, n_final.
+void final_norm(const Context& ctx, const ModelConfig& config, const Parameters& parameters,
+                const Activations& act, const Residual& in);
 // What ffn_forward left of act.n_mid -> act.z, made again; the routing stays.
 void ffn_recompute(const LayerRun& run);
 

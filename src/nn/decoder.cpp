@@ -8,7 +8,6 @@
 #include "grist/ops/attention.h"
 #include "grist/ops/embedding.h"
 #include "grist/ops/linear.h"
-#include "grist/ops/norm.h"
 
 namespace grist::nn {
 
@@ -90,14 +89,7 @@ std::span<const float> Decoder::feed(const Context& ctx, std::span<const std::in
   ops::embedding_forward(ctx, {.y = act.layers[0].h_in,
                                .table = p.embedding.master,
                                .ids = {tokens.data(), DType::i32, {n}}});
-  const Residual residual = run_layers(ctx, act, in);
-  ops::rms_norm_forward(ctx, {.y = act.n_final,
-                              .h = act.h_final,
-                              .rstd = act.rstd_final,
-                              .x = residual.x,
-                              .residual = residual.residual,
-                              .w = p.final_norm.master,
-                              .eps = static_cast<float>(c.rms_norm_eps)});
+  final_norm(ctx, c, p, act, run_layers(ctx, act, in));
   ops::linear_forward(ctx, {.y = {logits_.data(), DType::f32, {1, c.vocab_size}},
                             .x = rows(act.n_final, n - 1, n),
                             .w = p.output().compute});

@@ -80,13 +80,7 @@ void Pass::forward(std::int64_t capacity) {
     ffn_forward(run, routing(i, capacity));
     residual = {act_.work.out, act_.layers[i].h_mid};
   }
-  ops::rms_norm_forward(ctx_, {.y = act_.n_final,
-                               .h = act_.h_final,
-                               .rstd = act_.rstd_final,
-                               .x = residual.x,
-                               .residual = residual.residual,
-                               .w = parameters_.final_norm.master,
-                               .eps = static_cast<float>(config_.rms_norm_eps)});
+  final_norm(ctx_, config_, parameters_, act_, residual);
 }
 
 void Pass::loss(const StepScale* scale) {

@@ -42,6 +42,19 @@ inline CUtensorMap map_of(void* data, std::vector<cuuint64_t> extents, cuuint32_
   return map;
 }
 
+// d (64, N) = 1 + a b^T with a (64, depth), b (N, depth)?
+inline bool is_product(const std::vector<float>& d, const Bf16s& a, const Bf16s& b, int N,
+                       int depth) {
+  for (int m = 0; m < 64; ++m) {
+    for (int n = 0; n < N; ++n) {
+      float want = 1;
+      for (int k = 0; k < depth; ++k) want += number(a, m * depth + k) * number(b, n * depth + k);
+      if (d[static_cast<std::size_t>(m * N + n)] != want) return false;
+    }
+  }
+  return true;
+}
+
 // Element (i, k) of an operand 64 deep, in the layout that swizzled_matrix() says.
 __device__ inline void put(__nv_bfloat16* s, bool mn_major, int i, int k, __nv_bfloat16 value) {
   const int line = mn_major ? i / 64 * 64 + k : i, along = mn_major ? i % 64 : k;
