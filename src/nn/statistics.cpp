@@ -1,28 +1,47 @@
-// What the host wants to know of micro-batches, from the memory that a pass left.
+// What the host wants to know of micro-batches, from the memory that a pass left; and what is said
+// of a step.
+#include <algorithm>
+#include <iterator>
+
 #include "grist/core/check.h"
 #include "grist/nn/model.h"
 
 namespace grist::nn {
 
+static_assert(sizeof(LayerStatistics) == sizeof(std::vector<std::int64_t>) +
+                                             2 * sizeof(std::int64_t) +
+                                             std::size(kLayerSums) * sizeof(double),
+              "a sum of a layer has no entry in kLayerSums");
+static_assert(sizeof(StepStatistics) ==
+                  sizeof(std::vector<LayerStatistics>) + std::size(kModelSums) * sizeof(double),
+              "a sum of the model has no entry in kModelSums");
+
 void StepStatistics::reset() {
-  loss_sum = 0;
-  for (LayerStatistics& l : layers) {
-    l.counts.assign(l.counts.size(), 0);
-    l.tokens = l.dropped = 0;
-    l.aux_loss = l.z_loss = l.entropy_sum = l.top1_share_sum = 0;
+  for_each_sum(*this, [](double& sum) { sum = 0; });
+  for_each_count(*this, [](std::int64_t& n) { n = 0; });
+}
+
+std::vector<LossTerm> loss_terms(const ModelConfig& config, const StepStatistics& statistics) {
+  std::vector<LossTerm> terms;
+  for (const auto& entry : kLayerSums) {
+    if (entry.kind != SumKind::loss_term || !entry.in_use(config)) continue;
+    double sum = 0;
+    for (const LayerStatistics& l : statistics.layers) sum += l.*entry.field;
+    terms.push_back({entry.name, entry.console, sum, true});
   }
+  for (const auto& entry : kModelSums)
+    if (entry.kind == SumKind::loss_term && entry.in_use(config))
+      terms.push_back({entry.name, entry.console, statistics.*entry.field, false});
+  return terms;
 }
 
-double StepStatistics::aux_loss() const {
-  double sum = 0;
-  for (const LayerStatistics& l : layers) sum += l.aux_loss;
-  return sum;
-}
-
-double StepStatistics::z_loss() const {
-  double sum = 0;
-  for (const LayerStatistics& l : layers) sum += l.z_loss;
-  return sum;
+std::vector<TokenMean> token_means(const LayerStatistics& layer) {
+  std::vector<TokenMean> means;
+  const auto tokens = static_cast<double>(std::max<std::int64_t>(layer.tokens, 1));
+  for (const auto& entry : kLayerSums)
+    if (entry.kind == SumKind::token_mean)
+      means.push_back({entry.name, layer.*entry.field / tokens});
+  return means;
 }
 
 namespace {

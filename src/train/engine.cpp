@@ -31,9 +31,8 @@ nn::ModelPart part_of(const Config& config, const parallel::Layout& layout) {
 
 // The sums of one micro-batch that are not whole numbers; add_up() takes them apart.
 std::vector<double> values_of(const nn::StepStatistics& micro_batch) {
-  std::vector<double> values = {micro_batch.loss_sum};
-  for (const nn::LayerStatistics& l : micro_batch.layers)
-    values.insert(values.end(), {l.aux_loss, l.z_loss, l.entropy_sum, l.top1_share_sum});
+  std::vector<double> values;
+  nn::for_each_sum(micro_batch, [&](double sum) { values.push_back(sum); });
   return values;
 }
 
@@ -146,7 +145,9 @@ std::optional<StepOutcome> Engine::step(std::span<const Batch> batches, double l
   add_up(gather_rows(groups_.world.host(), values));
 
   StepOutcome out{.loss = statistics_.loss_sum / static_cast<double>(targets), .lr = lr};
-  out.total = out.loss + statistics_.aux_loss() + statistics_.z_loss();
+  out.total = out.loss;
+  for (const nn::LossTerm& term : nn::loss_terms(config_.model, statistics_))
+    out.total += term.value;
   const OptimizerResult result = optimizer_->step(lr, out.total);
   out.grad_norm = result.grad_norm;
   out.applied = result.applied;
@@ -195,37 +196,26 @@ std::vector<std::vector<double>> Engine::collect(const nn::StepScale& scale, std
 
 // Whole numbers of the last micro-batch: their order does not matter.
 void Engine::add_counts() {
-  statistics_.layers.resize(micro_batch_.layers.size());
-  for (std::size_t i = 0; i < statistics_.layers.size(); ++i) {
-    nn::LayerStatistics& sum = statistics_.layers[i];
-    const nn::LayerStatistics& now = micro_batch_.layers[i];
-    sum.counts.resize(now.counts.size());
-    for (std::size_t e = 0; e < now.counts.size(); ++e) sum.counts[e] += now.counts[e];
-    sum.tokens += now.tokens;
-    sum.dropped += now.dropped;
+  if (statistics_.layers.size() != micro_batch_.layers.size()) {
+    statistics_ = micro_batch_;
+    statistics_.reset();
   }
+  std::vector<std::int64_t> now;
+  nn::for_each_count(micro_batch_, [&](std::int64_t n) { now.push_back(n); });
+  auto next = now.begin();
+  nn::for_each_count(statistics_, [&](std::int64_t& sum) { sum += *next++; });
 }
 
 // The step's statistics over all ranks, from this rank's counts and the rows of all ranks.
 void Engine::add_up(const std::vector<std::vector<double>>& values) {
   std::vector<std::int64_t> whole;
-  for (const nn::LayerStatistics& l : statistics_.layers) {
-    whole.insert(whole.end(), l.counts.begin(), l.counts.end());
-    whole.insert(whole.end(), {l.tokens, l.dropped});
-  }
+  nn::for_each_count(statistics_, [&](std::int64_t n) { whole.push_back(n); });
   comm::all_reduce_sum(groups_.world.host(), std::span(whole));
   auto next = whole.begin();
-  for (nn::LayerStatistics& l : statistics_.layers) {
-    for (std::int64_t& n : l.counts) n = *next++;
-    l.tokens = *next++;
-    l.dropped = *next++;
-  }
+  nn::for_each_count(statistics_, [&](std::int64_t& n) { n = *next++; });
   for (const std::vector<double>& row : values) {
     auto value = row.begin();
-    statistics_.loss_sum += *value++;
-    for (nn::LayerStatistics& l : statistics_.layers)
-      for (double* sum : {&l.aux_loss, &l.z_loss, &l.entropy_sum, &l.top1_share_sum})
-        *sum += *value++;
+    nn::for_each_sum(statistics_, [&](double& sum) { sum += *value++; });
   }
 }
 

@@ -159,8 +159,7 @@ void Run::log_step(const StepOutcome& outcome) {
   r.tokens = counters_.tokens;
   r.samples = counters_.samples;
   r.loss = outcome.loss;
-  r.aux_loss = statistics.aux_loss();
-  r.z_loss = statistics.z_loss();
+  r.terms = nn::loss_terms(config().model, statistics);
   r.grad_norm = outcome.grad_norm;
   r.lr = outcome.lr;
   r.skipped = counters_.skipped;
@@ -175,12 +174,7 @@ void Run::log_step(const StepOutcome& outcome) {
   leader_does([&] { metrics_->append(to_json(r)); });
   log::info("{}", console_line(r, config().train.train_iters));
   if (tensorboard_) {
-    const Scalar scalars[] = {
-        {"train/loss", r.loss},      {"train/aux_loss", r.aux_loss},
-        {"train/z_loss", r.z_loss},  {"train/grad_norm", r.grad_norm},
-        {"train/lr", r.lr},          {"train/tokens_per_second", r.tokens_per_second},
-        {"moe/max_vio", max_vio(r)}, {"moe/dropped_fraction", dropped_fraction(r)}};
-    tensorboard_->write(r.step, scalars);
+    tensorboard_->write(r.step, scalars_of(r));
   }
   logged_ = now;
   logged_tokens_ = counters_.tokens;

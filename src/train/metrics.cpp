@@ -22,8 +22,7 @@ std::vector<LayerRecord> layer_records(const nn::StepStatistics& statistics,
         mean > 0
             ? static_cast<double>(*std::max_element(s.counts.begin(), s.counts.end())) / mean - 1.0
             : 0.0;
-    r.entropy = s.entropy_sum / tokens;
-    r.top1_share = s.top1_share_sum / tokens;
+    r.means = nn::token_means(s);
     r.dropped_fraction =
         static_cast<double>(s.dropped) / (tokens * static_cast<double>(experts_per_token));
     r.dead_experts = std::count(s.counts.begin(), s.counts.end(), 0);
@@ -51,8 +50,7 @@ Json to_json(const StepRecord& r) {
   j.set("tokens", r.tokens);
   j.set("samples", r.samples);
   j.set("loss", r.loss);
-  j.set("aux_loss", r.aux_loss);
-  j.set("z_loss", r.z_loss);
+  for (const nn::LossTerm& t : r.terms) j.set(std::string(t.name), t.value);
   j.set("grad_norm", r.grad_norm);
   j.set("lr", r.lr);
   j.set("skipped", r.skipped);
@@ -66,8 +64,7 @@ Json to_json(const StepRecord& r) {
   for (const LayerRecord& l : r.layers) {
     Json o = Json::object();
     o.set("max_vio", l.max_vio);
-    o.set("entropy", l.entropy);
-    o.set("top1_share", l.top1_share);
+    for (const nn::TokenMean& m : l.means) o.set(std::string(m.name), m.value);
     o.set("dropped_fraction", l.dropped_fraction);
     o.set("dead_experts", l.dead_experts);
     Json load = Json::array();
@@ -77,6 +74,18 @@ Json to_json(const StepRecord& r) {
   }
   j.set("layers", std::move(layers));
   return j;
+}
+
+std::vector<Scalar> scalars_of(const StepRecord& r) {
+  std::vector<Scalar> scalars = {{"train/loss", r.loss}};
+  for (const nn::LossTerm& t : r.terms)
+    scalars.push_back({"train/" + std::string(t.name), t.value});
+  scalars.insert(scalars.end(), {{"train/grad_norm", r.grad_norm},
+                                 {"train/lr", r.lr},
+                                 {"train/tokens_per_second", r.tokens_per_second},
+                                 {"moe/max_vio", max_vio(r)},
+                                 {"moe/dropped_fraction", dropped_fraction(r)}});
+  return scalars;
 }
 
 namespace {
@@ -161,8 +170,9 @@ std::string duration(double seconds) {
 std::string console_line(const StepRecord& r, std::int64_t train_iters) {
   std::string line = fmt::format("step {}/{} | tokens {} | loss {}", r.step, train_iters,
                                  count(static_cast<double>(r.tokens)), number(r.loss, 4));
-  if (!r.layers.empty())
-    line += fmt::format(" | aux {} | z {}", number(r.aux_loss, 4), number(r.z_loss, 4));
+  for (const nn::LossTerm& t : r.terms)
+    if (!t.of_layers || !r.layers.empty())
+      line += fmt::format(" | {} {}", t.console, number(t.value, 4));
   line += fmt::format(" | grad norm {} | lr {:.2e} | {} tok/s | {:.1f} GFLOP/s ({:.0f} % of peak)",
                       number(r.grad_norm, 3), r.lr, count(r.tokens_per_second),
                       r.flops_per_second / 1e9, 100 * r.peak_fraction);

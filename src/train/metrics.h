@@ -10,15 +10,15 @@
 
 #include "grist/core/file.h"
 #include "grist/core/json.h"
-#include "grist/nn/model.h"
+#include "grist/nn/statistics.h"
+#include "tensorboard.h"
 
 namespace grist::train {
 
 // Balance of one MoE layer over a step.
 struct LayerRecord {
-  double max_vio = 0;     // max load / mean load - 1 (Wang et al. 2408.15664)
-  double entropy = 0;     // mean over tokens of the router's entropy, nats
-  double top1_share = 0;  // mean share of the largest gate weight
+  double max_vio = 0;  // max load / mean load - 1 (Wang et al. 2408.15664)
+  std::vector<nn::TokenMean> means;
   double dropped_fraction = 0;
   std::int64_t dead_experts = 0;  // without a token in this step
   std::vector<std::int64_t> load;
@@ -31,8 +31,7 @@ struct StepRecord {
   std::int64_t tokens = 0;  // consumed so far
   std::int64_t samples = 0;
   double loss = 0;  // CE of this step, nats per target token
-  double aux_loss = 0;
-  double z_loss = 0;
+  std::vector<nn::LossTerm> terms;
   double grad_norm = 0;  // before clipping
   double lr = 0;
   std::int64_t skipped = 0;  // updates skipped so far because something was not finite
@@ -66,6 +65,7 @@ double dropped_fraction(const StepRecord& r);  // mean over layers
 
 Json to_json(const StepRecord& r);
 Json to_json(const ValidationRecord& r);
+std::vector<Scalar> scalars_of(const StepRecord& r);  // for TensorBoard
 std::string console_line(const StepRecord& r, std::int64_t train_iters);
 std::string console_line(const ValidationRecord& r);
 std::string duration(double seconds);  // "2m05s"

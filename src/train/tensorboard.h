@@ -14,7 +14,7 @@
 namespace grist::train {
 
 struct Scalar {
-  std::string_view tag;
+  std::string tag;
   double value = 0;
 };
 

@@ -82,8 +82,8 @@ class Trial {
       const std::int64_t samples = global_batch_size_at(config_.train, consumed);
       const double lr = learning_rate(config_.optim, number, config_.train.train_iters);
       const StepOutcome o = step(own_batches(consumed, samples), lr);
-      const nn::StepStatistics& s = engine_->statistics();
-      result.steps.push_back({o.loss, s.aux_loss(), s.z_loss(), o.grad_norm});
+      result.steps.push_back(
+          {o.loss, nn::loss_terms(config_.model, engine_->statistics()), o.grad_norm});
       if (number == 1) collect_gradients(result);
       consumed += samples;
     }

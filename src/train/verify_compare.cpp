@@ -53,8 +53,10 @@ class Comparison {
     for (std::size_t i = 0; i < a.size(); ++i) {
       result_.text += fmt::format("step {}: loss {:.9g} and {:.9g}", i + 1, a[i].loss, b[i].loss);
       number("loss", a[i].loss, b[i].loss, kLossBound);
-      number("aux_loss", a[i].aux_loss, b[i].aux_loss, kLossBound);
-      number("z_loss", a[i].z_loss, b[i].z_loss, kLossBound);
+      GRIST_CHECK(a[i].terms.size() == b[i].terms.size(), "{} loss terms and {}", a[i].terms.size(),
+                  b[i].terms.size());
+      for (std::size_t t = 0; t < a[i].terms.size(); ++t)
+        number(a[i].terms[t].name, a[i].terms[t].value, b[i].terms[t].value, kLossBound);
       number("grad_norm", a[i].grad_norm, b[i].grad_norm, kGradientBound);
       result_.text += "\n";
     }
@@ -98,7 +100,7 @@ class Comparison {
   }
 
  private:
-  void number(const char* name, double a, double b, double bound) {
+  void number(std::string_view name, double a, double b, double bound) {
     const double r = relative(a, b);
     const bool fine = exact_ ? std::memcmp(&a, &b, sizeof a) == 0 : r <= bound;
     result_.text += fmt::format(" | {} {:.2g}{}", name, r, fine ? "" : " DIFFERS");

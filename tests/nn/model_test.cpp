@@ -44,8 +44,9 @@ class Trial {
     model.forward_backward(*context_, act, batch.view(),
                            {.loss_scale = scale(), .micro_batch_weight = 1.0F, .first = first},
                            statistics);
-    return statistics.loss_sum * static_cast<double>(scale()) + statistics.aux_loss() +
-           statistics.z_loss();
+    double sum = statistics.loss_sum * static_cast<double>(scale());
+    for (const nn::LossTerm& term : nn::loss_terms(model.config(), statistics)) sum += term.value;
+    return sum;
   }
   float scale() const { return 1.0F / static_cast<float>(batch.num_targets()); }
   const Context& context() const { return *context_; }

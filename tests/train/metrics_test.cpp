@@ -31,8 +31,7 @@ StepRecord record() {
   r.step = 20;
   r.tokens = 1'234'567;
   r.loss = 3.25;
-  r.aux_loss = s.aux_loss();
-  r.z_loss = s.z_loss();
+  r.terms = nn::loss_terms({}, s);
   r.grad_norm = 0.5;
   r.lr = 3e-4;
   r.layers = layer_records(s, 2);
@@ -48,8 +47,11 @@ TEST(Metrics, LayersReportTheirBalance) {
   EXPECT_DOUBLE_EQ(r.layers[0].max_vio, 1.0);  // 40 over a mean of 20
   EXPECT_EQ(r.layers[0].dead_experts, 1);
   EXPECT_DOUBLE_EQ(r.layers[0].dropped_fraction, 0.1);
-  EXPECT_DOUBLE_EQ(r.layers[0].entropy, 1.0);
-  EXPECT_DOUBLE_EQ(r.layers[0].top1_share, 0.5);
+  ASSERT_EQ(r.layers[0].means.size(), 2U);
+  EXPECT_EQ(r.layers[0].means[0].name, "entropy");
+  EXPECT_DOUBLE_EQ(r.layers[0].means[0].value, 1.0);
+  EXPECT_EQ(r.layers[0].means[1].name, "top1_share");
+  EXPECT_DOUBLE_EQ(r.layers[0].means[1].value, 0.5);
   EXPECT_DOUBLE_EQ(r.layers[1].max_vio, 0.0);
   EXPECT_DOUBLE_EQ(max_vio(r), 1.0);
   EXPECT_DOUBLE_EQ(dropped_fraction(r), 0.05);

@@ -11,6 +11,7 @@
 #include "grist/nn/activations.h"
 #include "grist/nn/gradient_sink.h"
 #include "grist/nn/parameters.h"
+#include "grist/nn/statistics.h"
 
 namespace grist::nn {
 
@@ -27,25 +28,6 @@ struct StepScale {
   float loss_scale = 1.0F;          // 1 / target tokens of the global batch
   float micro_batch_weight = 1.0F;  // 1 / micro-batches of the step
   bool first = true;                // gradients are overwritten by this micro-batch; later ones add
-};
-
-// Sums over the micro-batches of a step for one MoE layer; host memory.
-struct LayerStatistics {
-  std::vector<std::int64_t> counts;  // (E) choices per expert, before drops
-  std::int64_t tokens = 0;
-  std::int64_t dropped = 0;  // choices dropped by capacity
-  double aux_loss = 0;       // weighted by micro_batch_weight, coefficient included
-  double z_loss = 0;
-  double entropy_sum = 0;  // nats, over tokens
-  double top1_share_sum = 0;
-};
-
-struct StepStatistics {
-  double loss_sum = 0;                  // CE over target tokens, nats
-  std::vector<LayerStatistics> layers;  // MoE layers in order
-  void reset();
-  double aux_loss() const;
-  double z_loss() const;
 };
 
 // What balancing carries from step to step; saved in checkpoints.

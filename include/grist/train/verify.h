@@ -10,6 +10,7 @@
 
 #include "grist/config/load.h"
 #include "grist/core/error.h"
+#include "grist/nn/statistics.h"
 
 namespace grist::train {
 
@@ -37,7 +38,9 @@ ExitCode verify_resume(const std::function<LoadedConfig()>& load,
 // ---- what verify_parallel compares -----------------------------------------------------------
 
 struct StepNumbers {
-  double loss = 0, aux_loss = 0, z_loss = 0, grad_norm = 0;
+  double loss = 0;
+  std::vector<nn::LossTerm> terms;
+  double grad_norm = 0;
 };
 
 // Gradients of the first step under their global names, flattened, in the order of the backward
