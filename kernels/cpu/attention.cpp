@@ -14,6 +14,8 @@
 #include <cmath>
 #include <limits>
 
+#include "grist/core/memory.h"
+#include "grist/ops/attention.h"
 #include "kernels/backends.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/lanes.h"

@@ -1,4 +1,6 @@
 // Gradients of attention, CPU; see attention.cpp.
+#include "grist/core/memory.h"
+#include "grist/ops/attention.h"
 #include "kernels/backends.h"
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/lanes.h"

@@ -1,6 +1,7 @@
 #include <tuple>
 
 #include "grist/core/check.h"
+#include "grist/core/memory.h"
 #include "kernels/cpu/attention.h"
 
 namespace grist::cpu {

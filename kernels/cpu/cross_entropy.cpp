@@ -11,6 +11,9 @@
 #include <cmath>
 
 #include "grist/core/check.h"
+#include "grist/core/memory.h"
+#include "grist/ops/cross_entropy.h"
+#include "grist/ops/linear.h"
 #include "kernels/backends.h"
 #include "kernels/cpu/lanes.h"
 #include "kernels/cpu/vector_math.h"

@@ -13,6 +13,8 @@
 #include <algorithm>
 
 #include "grist/core/check.h"
+#include "grist/core/memory.h"
+#include "grist/ops/dispatch.h"
 #include "kernels/backends.h"
 #include "kernels/cpu/router_math.h"
 

@@ -10,6 +10,7 @@
 #include <algorithm>
 
 #include "grist/core/check.h"
+#include "grist/ops/embedding.h"
 #include "kernels/backends.h"
 
 namespace grist::cpu {

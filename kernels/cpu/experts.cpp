@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "grist/core/memory.h"
 #include "kernels/backends.h"
 #include "kernels/cpu/matmul.h"
 

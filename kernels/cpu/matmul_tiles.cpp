@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "grist/core/check.h"
+#include "grist/core/memory.h"
 #include "kernels/cpu/matmul.h"
 
 namespace grist::cpu {

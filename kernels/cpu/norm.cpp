@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "grist/core/memory.h"
+#include "grist/ops/norm.h"
 #include "kernels/backends.h"
 #include "kernels/cpu/lanes.h"
 

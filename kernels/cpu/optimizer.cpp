@@ -9,7 +9,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "grist/core/memory.h"
 #include "grist/core/random.h"
+#include "grist/ops/optimizer.h"
 #include "kernels/adam_step.h"
 #include "kernels/backends.h"
 

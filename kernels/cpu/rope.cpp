@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "grist/core/check.h"
+#include "grist/ops/rope.h"
 #include "kernels/backends.h"
 #include "kernels/cpu/lanes.h"
 

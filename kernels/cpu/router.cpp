@@ -12,6 +12,8 @@
 #include <cmath>
 #include <functional>
 
+#include "grist/core/memory.h"
+#include "grist/ops/router.h"
 #include "kernels/backends.h"
 #include "kernels/cpu/router_math.h"
 

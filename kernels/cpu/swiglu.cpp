@@ -2,6 +2,7 @@
 // kernels give the same bits.
 #include <algorithm>
 
+#include "grist/ops/swiglu.h"
 #include "kernels/backends.h"
 #include "kernels/cpu/vector_math.h"
 

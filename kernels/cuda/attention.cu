@@ -9,6 +9,8 @@
 //           and walks over the group's query heads and the queries that see them. Each output has
 //           one writer and one order of addition: no atomics, the same bits on every run.
 #include "attention.cuh"
+#include "grist/core/memory.h"
+#include "grist/ops/attention.h"
 
 #include "grist/core/error.h"
 #include "launch.h"

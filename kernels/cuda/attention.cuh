@@ -6,6 +6,7 @@
 
 #include "device.cuh"
 #include "grist/core/context.h"
+#include "grist/ops/attention.h"
 #include "kernels/backends.h"
 
 namespace grist::cuda::attention {

@@ -7,6 +7,7 @@
 //           rounded to bf16 for the product with the values, and summed before that. Key blocks
 //           count from the document's first key.
 #include "attention_mma.cuh"
+#include "grist/ops/attention.h"
 #include "launch.h"
 
 namespace grist::cuda::attention::mma {

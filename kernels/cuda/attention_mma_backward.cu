@@ -8,6 +8,7 @@
 //           rounded to bf16 for the last products.
 #include "attention_gradients.cuh"
 #include "attention_mma.cuh"
+#include "grist/ops/attention.h"
 #include "launch.h"
 
 namespace grist::cuda::attention::mma {

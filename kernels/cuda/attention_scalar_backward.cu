@@ -2,6 +2,7 @@
 #include <grist_ptx.cuh>
 
 #include "attention_scalar.cuh"
+#include "grist/ops/attention.h"
 #include "launch.h"
 
 namespace grist::cuda::attention::scalar {

@@ -14,6 +14,10 @@
 
 #include "cublas.h"
 #include "device.cuh"
+#include "grist/core/memory.h"
+#include "grist/ops/cross_entropy.h"
+#include "grist/ops/linear.h"
+#include "grist/ops/weight.h"
 #include "grouped_matmul.cuh"
 #include "kernels/backends.h"
 #include "launch.h"

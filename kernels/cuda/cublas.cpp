@@ -1,4 +1,6 @@
 #include "cublas.h"
+#include "grist/core/memory.h"
+#include "grist/ops/linear.h"
 
 #include <cstdlib>
 #include <mutex>

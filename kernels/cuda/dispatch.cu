@@ -12,6 +12,8 @@
 #include <grist_ptx.cuh>
 
 #include "block_scan.cuh"
+#include "grist/core/memory.h"
+#include "grist/ops/dispatch.h"
 #include "kernels/backends.h"
 #include "kernels/router_scalar.h"
 #include "launch.h"

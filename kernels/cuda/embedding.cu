@@ -10,6 +10,8 @@
 #include <cmath>
 
 #include "elementwise.cuh"
+#include "grist/core/memory.h"
+#include "grist/ops/embedding.h"
 #include "kernels/backends.h"
 #include "rows.cuh"
 

@@ -1,6 +1,9 @@
 // Grouped matmuls of a MoE layer. Rows are gathered while a tile is loaded, SwiGLU and its gradient
 // are applied to each tile of sums before it leaves the block. Hopper has kernels of its own
 // (sm90/).
+#include "grist/core/memory.h"
+#include "grist/ops/experts.h"
+#include "grist/ops/weight.h"
 #include "grouped_matmul.cuh"
 #include "kernels/backends.h"
 #include "sm90/grouped_matmul.h"

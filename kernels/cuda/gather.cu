@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "elementwise.cuh"
+#include "grist/ops/dispatch.h"
 #include "kernels/backends.h"
 #include "rows.cuh"
 

@@ -1,4 +1,5 @@
 // The list of row tiles: where each expert's rows are cut is known only on the device.
+#include "grist/core/memory.h"
 #include "grouped_matmul.cuh"
 
 namespace grist::cuda {

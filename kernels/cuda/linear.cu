@@ -1,5 +1,7 @@
 // Linear layer: by cuBLAS where it can be opened, else as the product of one group.
 #include "cublas.h"
+#include "grist/core/memory.h"
+#include "grist/ops/linear.h"
 #include "grouped_matmul.cuh"
 #include "kernels/backends.h"
 #include "sm90/grouped_matmul.h"

@@ -3,6 +3,7 @@
 //   h = x + residual,   y = h * rstd * w,   rstd = 1 / sqrt(mean(h^2) + eps)
 //
 // Numerics  fp32. rstd and y are of h as it is stored. Sums have a shape given by D alone.
+#include "grist/ops/norm.h"
 #include "kernels/backends.h"
 #include "norm_rows.cuh"
 

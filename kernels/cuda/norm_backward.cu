@@ -6,6 +6,8 @@
 // Method    dw: a block keeps the sum of one chunk of rows in registers, adds its groups in order
 //           and writes it; a second kernel adds the chunks.
 // Numerics  fp32. Sums have a shape given by D and N alone.
+#include "grist/core/memory.h"
+#include "grist/ops/norm.h"
 #include "kernels/backends.h"
 #include "norm_rows.cuh"
 

@@ -9,6 +9,7 @@
 
 #include "elementwise.cuh"
 #include "grist/core/device.h"
+#include "grist/ops/optimizer.h"
 #include "kernels/adam_step.h"
 #include "kernels/backends.h"
 

@@ -7,6 +7,8 @@
 // Scratch   4 bytes a pair.
 // See       kernels/cpu/dispatch.cpp, test tests/cuda/regroup_test.cpp.
 #include "block_scan.cuh"
+#include "grist/core/memory.h"
+#include "grist/ops/dispatch.h"
 #include "kernels/backends.h"
 #include "launch.h"
 

@@ -8,6 +8,7 @@
 
 #include "elementwise.cuh"
 #include "grist/core/device.h"
+#include "grist/ops/rope.h"
 #include "kernels/backends.h"
 
 namespace grist::cuda {

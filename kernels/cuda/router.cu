@@ -7,6 +7,7 @@
 // See       docs/routing.md, kernels/cpu/router.cpp, test tests/cuda/router_test.cpp.
 #include <grist_ptx.cuh>
 
+#include "grist/ops/router.h"
 #include "kernels/backends.h"
 #include "router_math.cuh"
 

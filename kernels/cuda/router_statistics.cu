@@ -7,6 +7,8 @@
 //           in double.
 // Scratch   32 bytes a token and 12 bytes an expert and chunk.
 // See       docs/routing.md, kernels/cpu/router.cpp, test tests/cuda/router_test.cpp.
+#include "grist/core/memory.h"
+#include "grist/ops/router.h"
 #include "kernels/backends.h"
 #include "router_math.cuh"
 

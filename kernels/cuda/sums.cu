@@ -5,6 +5,8 @@
 //           own aligned part, the block joins them level by level.
 // Numerics  the additions of kernels/cpu/optimizer.cpp in their order: the CPU's bits.
 #include "elementwise.cuh"
+#include "grist/core/memory.h"
+#include "grist/ops/optimizer.h"
 #include "kernels/backends.h"
 
 namespace grist::cuda {

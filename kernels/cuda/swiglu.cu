@@ -1,5 +1,6 @@
 // SwiGLU, CUDA:   a = silu(gate) * up,   dgate = da * up * silu'(gate),   dup = da * silu(gate)
 #include "elementwise.cuh"
+#include "grist/ops/swiglu.h"
 #include "kernels/backends.h"
 #include "sigmoid.cuh"
 

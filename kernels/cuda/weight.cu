@@ -1,5 +1,6 @@
 // Weights on CUDA: dense row-major copies of the fp32 master values in the dtype of the products.
 #include "elementwise.cuh"
+#include "grist/ops/weight.h"
 #include "kernels/backends.h"
 
 namespace grist::cuda {

@@ -6,6 +6,7 @@
 
 #include "grist/core/check.h"
 #include "grist/core/device.h"
+#include "grist/core/memory.h"
 #include "self_message.h"
 
 namespace grist::comm {

@@ -1,5 +1,7 @@
 #include "operand.h"
 
+#include "grist/ops/weight.h"
+
 namespace grist::ops {
 
 void require(const char* op, const char* operand, const ConstTensorView& v, DType dtype,

@@ -8,6 +8,8 @@
 
 namespace grist::ops {
 
+struct WeightView;
+
 // Throws Error{internal}: "rms_norm_forward: y is (3, 4) f32, want (3, 5) f32". A null pointer is
 // refused unless there is nothing in it.
 void require(const char* op, const char* operand, const ConstTensorView& v, DType dtype,

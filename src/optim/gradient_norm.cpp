@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "grist/core/device.h"
+#include "grist/core/memory.h"
 #include "grist/ops/optimizer.h"
 
 namespace grist {

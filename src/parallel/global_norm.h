@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <vector>
 
+#include "grist/core/memory.h"
 #include "grist/optim/gradient_norm.h"
 #include "grist/parallel/shard_plan.h"
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "grist/core/memory.h"
 #include "grist/parallel/shard_plan.h"
 #include "lane_sums.h"
 

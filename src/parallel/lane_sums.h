@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "grist/core/memory.h"
 #include "grist/nn/parameters.h"
 
 namespace grist::parallel {

@@ -6,6 +6,7 @@
 #include "grist/comm/communicator.h"
 #include "grist/config/config.h"
 #include "grist/core/context.h"
+#include "grist/core/memory.h"
 
 namespace grist::train {
 

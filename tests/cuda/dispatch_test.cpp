@@ -2,6 +2,7 @@
 #include "ops/dispatch_reference.h"
 
 #include "cuda/fixture.h"
+#include "grist/core/memory.h"
 
 namespace grist {
 namespace {

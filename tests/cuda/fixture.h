@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "grist/core/device.h"
+#include "grist/core/memory.h"
 #include "kernels/cuda/launch.h"
 #include "support/compare.h"
 

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "grist/core/error.h"
+#include "grist/core/memory.h"
 #include "ops/dispatch_reference.h"
 #include "ops/gather_reference.h"
 #include "support/compare.h"

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "grist/core/error.h"
+#include "grist/core/memory.h"
 #include "ops/experts_reference.h"
 
 namespace grist {

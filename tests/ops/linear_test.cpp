@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "grist/core/error.h"
+#include "grist/core/memory.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/vector_math.h"
 #include "ops/linear_reference.h"

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "grist/core/context.h"
+#include "grist/core/memory.h"
 #include "grist/core/random.h"
 #include "grist/core/tensor.h"
 

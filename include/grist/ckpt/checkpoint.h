@@ -19,7 +19,7 @@
 #include "grist/ckpt/manifest.h"
 #include "grist/ckpt/storage.h"
 #include "grist/comm/communicator.h"
-#include "grist/core/memory.h"
+#include "grist/core/device_id.h"
 
 namespace grist {
 

@@ -6,11 +6,13 @@
 #include <functional>
 #include <memory>
 
-#include "grist/core/memory.h"
+#include "grist/core/device_id.h"
 
 struct CUstream_st;
 
 namespace grist {
+
+class Scratch;  // core/memory.h, which few who see a context need
 
 // A fixed set of threads that claim tasks by number. Which thread runs a task never changes a
 // result: a task's arithmetic depends on its number alone. One parallel_for at a time; a nested

@@ -8,11 +8,10 @@
 #include <string_view>
 #include <vector>
 
+#include "grist/core/device_id.h"
 #include "grist/core/tensor.h"
 
 namespace grist {
-
-enum class Device : std::uint8_t { cpu, cuda };
 
 // Bytes by label, for the table printed at start-up. Not thread-safe; must outlive the buffers that
 // registered with it.

@@ -10,6 +10,7 @@
 
 #include "grist/config/config.h"
 #include "grist/core/context.h"
+#include "grist/core/memory.h"
 #include "grist/ops/weight.h"
 
 namespace grist::nn {

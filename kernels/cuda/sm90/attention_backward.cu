@@ -5,6 +5,7 @@
 // Numerics  those of attention_mma_backward.cu.
 #include "attention_dkv.cuh"
 #include "attention_dq.cuh"
+#include "grist/ops/attention.h"
 #include "kernels/cuda/launch.h"
 
 namespace grist::cuda::attention::hopper {

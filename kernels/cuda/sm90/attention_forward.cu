@@ -6,6 +6,7 @@
 // Numerics  those of attention_mma.cu, 128 keys a step.
 #include "attention.cuh"
 #include "grist/core/error.h"
+#include "grist/ops/attention.h"
 #include "kernels/cuda/launch.h"
 
 namespace grist::cuda::attention::hopper {

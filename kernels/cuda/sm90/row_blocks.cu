@@ -1,3 +1,4 @@
+#include "grist/core/memory.h"
 #include "row_blocks.cuh"
 
 namespace grist::cuda::sm90 {

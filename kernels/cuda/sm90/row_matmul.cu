@@ -1,5 +1,9 @@
 // The Hopper matmuls with an output row for each row of an expert: both projections, forward, and
 // the gradients of their inputs.
+#include "grist/core/memory.h"
+#include "grist/ops/experts.h"
+#include "grist/ops/linear.h"
+#include "grist/ops/weight.h"
 #include "row_matmul.cuh"
 
 #include <algorithm>

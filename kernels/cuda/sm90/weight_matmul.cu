@@ -1,4 +1,6 @@
 // The Hopper matmuls that sum over rows: gradients of weights.
+#include "grist/ops/experts.h"
+#include "grist/ops/linear.h"
 #include "weight_matmul.cuh"
 
 #include <algorithm>

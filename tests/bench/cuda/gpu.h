@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "grist/core/device.h"
+#include "grist/core/memory.h"
 #include "grist/ops/weight.h"
 
 namespace grist::bench {

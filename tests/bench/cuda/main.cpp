@@ -8,6 +8,7 @@
 
 #include "cases.h"
 #include "grist/core/error.h"
+#include "grist/core/memory.h"
 #include "grist/ops/linear.h"
 #include "kernels/backends.h"
 
