@@ -1,4 +1,5 @@
 #pragma once
+// The backends that this binary was built with; src/app/backends.cpp is compiled once a binary.
 
 namespace grist::app {
 

@@ -1,3 +1,4 @@
+// grist checkpoint: lists and verifies the steps of a checkpoint folder.
 #include <cstdio>
 
 #include "command_line.h"

@@ -1,3 +1,4 @@
+// grist tokenizer: trains a tokenizer, and turns text into ids and back.
 #include <charconv>
 #include <cstdio>
 

@@ -1,3 +1,4 @@
+// grist train: loads the configuration and runs it.
 #include "command_line.h"
 #include "grist/train/trainer.h"
 

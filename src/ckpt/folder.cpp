@@ -1,3 +1,5 @@
+// A checkpoint folder (ckpt/checkpoint.h): which steps are there, saving one, removing old ones and
+// what interrupted saves have left.
 #include <sys/random.h>
 
 #include <algorithm>

@@ -1,3 +1,5 @@
+// Reading one step (ckpt/checkpoint.h): manifest, sizes, checksums, and the bytes that the caller
+// wants, whoever saved them.
 #include <algorithm>
 #include <cstring>
 

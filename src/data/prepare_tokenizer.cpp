@@ -1,3 +1,4 @@
+// What `prepare` takes from a tokenizer (data/prepare.h): its hash, the token that ends documents.
 #include <memory>
 
 #include "grist/core/check.h"

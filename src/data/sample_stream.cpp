@@ -1,3 +1,5 @@
+// SampleStream of data/dataset.h: sample i of a weighted mix of token files, made from (seed, i)
+// alone; and whether the data are those of the run that is resumed.
 #include <cmath>
 #include <map>
 

@@ -1,3 +1,4 @@
+// ValidationSet of data/dataset.h: the documents of all files in order, once.
 #include <algorithm>
 
 #include "batch_rows.h"

@@ -1,3 +1,5 @@
+// The attention half of a layer (nn/block.h): norm, projections, norms of heads, rotation,
+// attention, output; forward and backward.
 #include "block.h"
 #include "grist/ops/attention.h"
 #include "grist/ops/linear.h"

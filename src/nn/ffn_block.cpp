@@ -1,3 +1,5 @@
+// The feed-forward half of a layer (nn/block.h): a dense FFN, or router, experts and shared expert;
+// forward and backward.
 #include "block.h"
 #include "grist/ops/dispatch.h"
 #include "grist/ops/experts.h"
