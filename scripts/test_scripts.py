@@ -17,6 +17,7 @@ sys.path.insert(0, str(SCRIPTS))
 import budget  # noqa: E402
 import check_docs  # noqa: E402
 import check_layers  # noqa: E402
+import check_openings  # noqa: E402
 import compare_compression  # noqa: E402
 import kernel_resources  # noqa: E402
 import plot_loss  # noqa: E402
@@ -39,6 +40,41 @@ class InFolder(unittest.TestCase):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         return path
+
+
+class Openings(InFolder):
+    KERNEL = ("// Sums, CUDA.\n//\n// Shapes    x (N).\n// Launch    one block.\n"
+              "// Numerics  fp32.\n// Traffic   x once.\n// See       tests/cuda/sums_test.cpp.\n")
+
+    def problems(self, name, text):
+        self.write(name, text)
+        return check_openings.check(self.folder)[0]
+
+    def test_takes_a_comment_or_the_header_of_the_same_name(self):
+        self.assertEqual(self.problems("src/core/a.cpp", "// What a does.\n#include <x>\n"), [])
+        self.assertEqual(self.problems("src/core/b.cpp", '#include "grist/core/b.h"\n'), [])
+
+    def test_flags_a_source_that_does_not_say_what_it_is_for(self):
+        problems = self.problems("src/core/a.cpp", '#include "grist/core/b.h"\n')
+        self.assertEqual(problems, ["src/core/a.cpp:1: no comment says what this file is for"])
+        self.assertEqual(len(self.problems("include/b.h", "#pragma once\nint b;\n")), 2)
+
+    def test_wants_the_headings_of_a_kernel_and_what_they_name(self):
+        self.write("tests/cuda/sums_test.cpp", "// Sums.\n")
+        self.assertEqual(self.problems("kernels/cuda/sums.cu", self.KERNEL), [])
+        for heading in check_openings.HEADINGS:
+            with self.subTest(heading):
+                text = self.KERNEL.replace(heading, "Remark")
+                self.assertEqual(len(self.problems("kernels/cuda/sums.cu", text)), 1)
+        text = self.KERNEL.replace("sums_test", "gone_test")
+        self.assertIn("tests/cuda/gone_test.cpp does not exist",
+                      self.problems("kernels/cuda/sums.cu", text)[0])
+
+    def test_knows_which_files_hold_kernels(self):
+        self.assertEqual(len(self.problems("kernels/cpu/a.cpp", "// A.\n")), 1)
+        self.assertEqual(len(self.problems("kernels/cuda/b.cuh", "// B.\n__global__ void b();\n")),
+                         2)
+        self.assertEqual(len(self.problems("kernels/cuda/c.cuh", "// Shared by kernels.\n")), 2)
 
 
 class Layers(InFolder):

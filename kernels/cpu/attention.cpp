@@ -4,13 +4,17 @@
 //   delta = rowsum(dO * O);  dP = dO V^T;  dS = scale P (dP - delta)
 //   dV = P^T dO;  dK = dS^T Q;  dQ = dS K
 //
-// Work      see attention.h. A task packs up to kKeySpan keys and values at a time, so that they
-//           stay in the second-level cache while every query block passes by.
+// Shapes    q, o (Nq, H, Dh); k, v (Nk, Hkv, Dh); lse (Nq, H); f32, any Dh >= 1.
+// Launch    a task has queries of one document and one key/value head's group (attention_plan.cpp).
+//           It packs up to kKeySpan keys and values at a time, so that they stay in the
+//           second-level cache while every query block passes by.
 // Numerics  fp32. Scores and the three gradients are single fused multiply-add chains in ascending
 //           index. Forward: O and the row sums are rescaled after each block of kKeyBlock keys;
 //           blocks count from the document's first key, so a row's bits do not depend on the other
 //           rows, and a decoded query equals the same query of a longer pass. Masked scores are
 //           -inf and add exact zeros.
+// Traffic   k and v once a task; q and o once a task and kKeySpan keys.
+// See       kernels/cpu/attention.h, test tests/ops/attention_test.cpp.
 #include <cmath>
 #include <limits>
 

@@ -1,4 +1,12 @@
-// Gradients of attention, CPU; see attention.cpp.
+// Gradients of attention, CPU; formulas in attention.cpp.
+//
+// Shapes    q, o, do, dq (Nq, H, Dh); k, v, dk, dv (Nk, Hkv, Dh); lse (Nq, H); f32.
+// Launch    a task has one document and key/value head and makes all three gradients, or, where
+//           that would leave workers idle, dq of some queries or dk and dv of some keys
+//           (attention_plan.cpp).
+// Numerics  those of attention.cpp; dk and dv add up heads, then queries, in ascending order.
+// Traffic   k and v once a task; q, o, do and the gradients once a task and kKeySpan keys.
+// See       kernels/cpu/attention.h, test tests/ops/attention_test.cpp.
 #include "grist/core/memory.h"
 #include "grist/ops/attention.h"
 #include "kernels/backends.h"

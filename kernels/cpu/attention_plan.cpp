@@ -1,3 +1,11 @@
+// Attention, CPU: the list of tasks.
+//
+// Shapes    cu_seqlens (S+1) of queries and of keys; they are checked here.
+// Launch    documents and key/value heads, cut along queries (or keys, backward) where workers
+//           would wait for the largest; largest first.
+// Numerics  none: the cut changes no bit (attention.h).
+// Traffic   none to speak of.
+// See       kernels/cpu/attention.h, test tests/ops/attention_test.cpp.
 #include <tuple>
 
 #include "grist/core/check.h"

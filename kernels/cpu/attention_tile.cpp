@@ -1,3 +1,11 @@
+// Attention, CPU: what is done to one tile of kQueryBlock queries and kKeyBlock keys: packing,
+// scores, maxima and sums of its rows.
+//
+// Shapes    rows of one head, Dh floats each, H * Dh apart; tiles kRowStride wide.
+// Launch    inside a task.
+// Numerics  a row's sum keeps sixteen lanes, added by a tree; scores are one chain over Dh.
+// Traffic   rows read once, copies stay in cache.
+// See       kernels/cpu/attention.h, test tests/ops/attention_test.cpp.
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/lanes.h"
 

@@ -5,11 +5,14 @@
 //   regroup  (source, expert, token) -> (expert, source, token)
 //
 // Shapes    ids, weights, slot_row (N, K); expert_offsets (E+1); rows (R, D), R = N*K.
-// Method    counting sort over fixed chunks of tokens (histogram, scan, scatter), then one task an
-//           expert drops what exceeds its capacity and numbers the rows.
+// Launch    plan: counting sort over fixed chunks of 1024 tokens (histogram, scan, scatter), then
+//           one task an expert drops what exceeds its capacity and numbers the rows. gather: 16
+//           tokens a task. regroup: a task a source.
 // Numerics  the sum of a token runs over k ascending, from 0 (or from y), without fused
 //           multiply-add: it depends on that token's rows alone.
-// See       tests/ops/dispatch_test.cpp.
+// Traffic   gather: every kept row read once, y written once.
+// See       kernels/cuda/dispatch.cu, tests tests/ops/dispatch_test.cpp,
+//           tests/ops/exchange_rows_test.cpp.
 #include <algorithm>
 
 #include "grist/core/check.h"

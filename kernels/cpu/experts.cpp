@@ -1,5 +1,14 @@
 // Grouped matmuls of a MoE layer, CPU. SwiGLU and its gradient are applied to each tile while it
 // is in the cache; rows are gathered while a tile's A is copied.
+//
+// Shapes    R rows of E experts, cut by expert_offsets (E+1); weights (E, 2F, D) and (E, D, F);
+//           f32.
+// Launch    a task is a tile of one expert's rows and some columns (matmul_tiles.cpp).
+// Numerics  an output is one fused multiply-add chain; <h, a> of a row in pieces of 512 columns,
+//           added in ascending order.
+// Traffic   a tile's rows are copied once, packed weights read once a tile, z and a (dz and
+//           weighted_a) written once.
+// See       kernels/cpu/matmul.h, test tests/ops/experts_test.cpp.
 #include "grist/ops/experts.h"
 
 #include <algorithm>

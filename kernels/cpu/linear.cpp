@@ -1,4 +1,12 @@
 // Linear layer, CPU: grouped products with one group.
+//
+//   y = x W^T;  dx = dy W;  dw = dy^T x
+//
+// Shapes    x, dx (N, I); y, dy (N, O); W packed; dw (O, I); f32.
+// Launch    a task is a tile of the output (matmul_tiles.cpp).
+// Numerics  an output is one fused multiply-add chain in ascending index (matmul.h).
+// Traffic   a tile's rows are copied once, packed weights read once a tile.
+// See       kernels/cpu/matmul.h, test tests/ops/linear_test.cpp.
 #include "grist/ops/linear.h"
 
 #include <array>

@@ -1,9 +1,14 @@
-// Matrix multiplication, CPU: choice of instruction set, packing, blocks, tiles over threads.
+// Matrix multiplication, CPU: choice of instruction set, packing, blocks.
 //
 // A block of A is copied into a workspace 256 of the summed dim at a time (gathering its rows on
-// the way), then every panel of B is multiplied with all its rows: the 32 KiB of a panel's part
-// stay in L1, the copy of A in L2, C is stored and loaded again between parts, which keeps each
-// output one chain.
+// the way), then every panel of B is multiplied with all its rows.
+//
+// Shapes    A (rows, depth), rows gathered or not; B in panels of 32 columns (matmul.h); f32.
+// Launch    inside a task: a block is one thread's.
+// Numerics  each output is one fused multiply-add chain in ascending index.
+// Traffic   the 32 KiB of a panel's part stay in L1, the copy of A in L2; C is stored and loaded
+//           again between parts, which keeps each output one chain.
+// See       kernels/cpu/matmul.h, test tests/ops/linear_test.cpp.
 #include "kernels/cpu/matmul.h"
 
 #include <algorithm>

@@ -1,4 +1,10 @@
 // The functions of isa.h for AVX2 with FMA: 6 x 16 tiles, 12 accumulators of 16 registers.
+//
+// Shapes    those of tile_kernel.h and vector_kernel.h.
+// Launch    inside a task.
+// Numerics  the bits of every other instruction set (isa.h).
+// Traffic   two vectors of B and six values of A a step of the summed dim.
+// See       kernels/cpu/isa.h, test tests/ops/linear_test.cpp.
 #include <immintrin.h>
 
 #include <cstdint>

@@ -1,4 +1,10 @@
 // The functions of isa.h for AVX-512 (F, DQ): 14 x 32 tiles, 28 accumulators of 32 registers.
+//
+// Shapes    those of tile_kernel.h and vector_kernel.h.
+// Launch    inside a task.
+// Numerics  the bits of every other instruction set (isa.h).
+// Traffic   two vectors of B and fourteen values of A a step of the summed dim.
+// See       kernels/cpu/isa.h, test tests/ops/linear_test.cpp.
 #include <immintrin.h>
 
 #include <cstdint>

@@ -1,6 +1,12 @@
 // The functions of isa.h in plain C++ for any processor: std::fma is exact everywhere, one
 // instruction on ARM64 and a slow call on x86 without FMA. Vectors are arrays of four; the compiler
 // maps them to registers where it can.
+//
+// Shapes    those of tile_kernel.h and vector_kernel.h.
+// Launch    inside a task.
+// Numerics  the bits of every other instruction set (isa.h).
+// Traffic   four vectors of B and six values of A a step of the summed dim.
+// See       kernels/cpu/isa.h, test tests/ops/linear_test.cpp.
 #include <bit>
 #include <cmath>
 #include <cstdint>

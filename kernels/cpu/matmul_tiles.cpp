@@ -1,5 +1,13 @@
 // Matrix multiplication over threads, CPU: a grouped product is cut into tiles, each tile is one
-// task. The cut may depend on the number of threads, because no result depends on the cut.
+// task.
+//
+// Shapes    groups of rows, cut by offsets; all have the same number of columns.
+// Launch    columns, then rows are halved until every worker has four tiles; a worker takes runs of
+//           neighbours.
+// Numerics  none: the cut may depend on the number of threads, because no result depends on the
+//           cut.
+// Traffic   neighbours share operands; the next tile's first lines are fetched ahead.
+// See       kernels/cpu/matmul.h, tests tests/ops/linear_test.cpp, tests/ops/experts_test.cpp.
 #include <algorithm>
 
 #include "grist/core/check.h"

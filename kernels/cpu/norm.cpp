@@ -4,8 +4,12 @@
 //   with g = w * dy and c = mean(g * h) * rstd^2:   dh = dresidual + rstd * (g - c * h)
 //   dw += sum over rows of dy * h * rstd
 //
+// Shapes    x, residual, h, y, dy, dh (N, D); w, dw (D); rstd (N); f32.
+// Launch    a task is a chunk of 64 rows; the chunks of dw are added by tasks of 128 columns.
 // Numerics  fp32; a row's sums keep sixteen lanes and a fixed tree, so a row depends on itself
 //           alone. dw: chunks of 64 rows, ascending inside a chunk, chunks added in order.
+// Traffic   every operand once; the second pass over a row hits L1.
+// See       kernels/cuda/norm.cu, test tests/ops/norm_test.cpp.
 #include <algorithm>
 #include <cmath>
 

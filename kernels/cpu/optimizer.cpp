@@ -1,11 +1,13 @@
 // AdamW and the reductions around it, CPU.
 //
 // Shapes    flat f32 vectors of any length; partial sums f64.
+// Launch    element-wise: 16 Ki elements a task; sums: a chunk of kNormChunk a task, the tree over
+//           them by one thread.
 // Numerics  element-wise work is the same for every element wherever chunks fall. A sum over a
-// chunk
-//           keeps kLanes double sums (element i belongs to lane i mod kLanes), added by a tree, so
-//           its bits depend on the chunk alone; chunks are kNormChunk elements.
-// See       tests/ops/optimizer_test.cpp.
+//           chunk keeps kLanes double sums (element i belongs to lane i mod kLanes), added by a
+//           tree, so its bits depend on the chunk alone; chunks are kNormChunk elements.
+// Traffic   AdamW: 4 reads and 3 writes of 4 bytes an element; sums read every element once.
+// See       kernels/cuda/optimizer.cu, kernels/cuda/sums.cu, test tests/ops/optimizer_test.cpp.
 #include <algorithm>
 #include <cmath>
 

@@ -1,4 +1,10 @@
 // Rotary position embedding, half-split, CPU: one rotation of (x[i], x[i + Dh/2]) a pair, in place.
+//
+// Shapes    x (N, H, Dh); positions (N); table (P, Dh); f32.
+// Launch    32 tokens (or positions of the table) a task.
+// Numerics  fp32; the table in double, then rounded. Element-wise: no sums.
+// Traffic   x read and written once; a token's row of the table once for all its heads.
+// See       kernels/cuda/rope.cu, test tests/ops/rope_test.cpp.
 #include <algorithm>
 #include <cmath>
 

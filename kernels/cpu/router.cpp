@@ -5,9 +5,11 @@
 //   backward    gradients of the weights, the balancing loss and the z loss into dlogits
 //
 // Shapes    logits (N, E); ids, weights (N, K).  Any N, 1 <= K <= E <= kMaxExperts.
+// Launch    64 tokens a task; statistics: 256 tokens of one segment.
 // Numerics  a token's result depends on its row alone; sums over tokens in double over fixed chunks
 //           of tokens, added in order: bits do not depend on threads or instruction set.
-// See       docs/routing.md, test tests/ops/router_test.cpp.
+// Traffic   logits once; a row is worked on in L1.
+// See       docs/routing.md, kernels/cuda/router.cu, test tests/ops/router_test.cpp.
 #include <algorithm>
 #include <cmath>
 #include <functional>

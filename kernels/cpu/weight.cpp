@@ -1,5 +1,11 @@
 // Packed weights, CPU. One copy for each direction of use, made once per optimizer step: packing
 // inside the products would cost a thin expert more than its arithmetic.
+//
+// Shapes    (out, in) or (experts, out, in) f32 -> panels of 32 columns of W^T and of W (matmul.h).
+// Launch    a task packs one panel.
+// Numerics  copies.
+// Traffic   the master values read twice, both copies written once.
+// See       kernels/cpu/matmul.h, test tests/ops/linear_test.cpp.
 #include "grist/ops/weight.h"
 
 #include <algorithm>

@@ -4,10 +4,16 @@
 //   delta = rowsum(dO * O);  dP = dO V^T;  dS = scale P (dP - delta)
 //   dV = P^T dO;  dK = dS^T Q;  dQ = dS K
 //
-// Work      A block of the forward and of the dq kernel owns query rows of one head and walks over
-//           the keys that they see; one of the dk, dv kernel owns key rows of one key/value head
-//           and walks over the group's query heads and the queries that see them. Each output has
-//           one writer and one order of addition: no atomics, the same bits on every run.
+// Shapes    q, o (Nq, H, Dh); k, v (Nk, Hkv, Dh); lse, delta (Nq, H) f32; f32 or bf16, Dh <= 256.
+// Launch    the list: one block of 256 threads; delta: a warp a row and head. A block of the
+//           forward and of the dq kernel owns query rows of one head and walks over the keys that
+//           they see; one of the dk, dv kernel owns key rows of one key/value head and walks over
+//           the group's query heads and the queries that see them.
+// Numerics  each output has one writer and one order of addition: no atomics, the same bits on
+//           every run. delta is summed in fp32 by 32 lanes and a tree.
+// Traffic   delta reads o and do once. The rest: the kernels' own files.
+// Scratch   delta; 8 bytes a block of rows.
+// See       kernels/cpu/attention.cpp, test tests/cuda/attention_test.cpp.
 #include "attention.cuh"
 #include "grist/core/memory.h"
 #include "grist/ops/attention.h"

@@ -1,11 +1,14 @@
 // Attention forward in bf16 on tensor cores.
 //
+// Shapes    those of attention.cu; bf16, the heads that for_head() of attention_mma.cuh lists.
 // Launch    a block of 4 warps owns 128 queries of one head, a warp 32 of them; it walks over the
 //           keys 64 or 32 at a time. Values arrive while scores are computed, the next keys while
 //           values are used.
 // Numerics  fp32 sums. Scores are masked with -inf, which adds exact zeros; probabilities are
 //           rounded to bf16 for the product with the values, and summed before that. Key blocks
-//           count from the document's first key.
+//           count from the document's first key. Built with -ftz=true.
+// Traffic   q and o once; k and v once a block of queries that sees them, mostly from L2.
+// See       kernels/cuda/attention.cu, test tests/cuda/attention_test.cpp.
 #include "attention_mma.cuh"
 #include "grist/ops/attention.h"
 #include "launch.h"

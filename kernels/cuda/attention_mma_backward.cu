@@ -1,11 +1,15 @@
 // Gradients of attention in bf16 on tensor cores.
 //
+// Shapes    those of attention.cu; bf16, the heads that for_head() of attention_mma.cuh lists.
 // Launch    a block of 4 warps owns 64 rows, a warp 16 of them, and walks over the other side's
 //           rows 64 or 32 at a time, the next of which arrive meanwhile: dk and dv own keys and
 //           walk over the group's query heads and their queries, dq owns queries and walks over
 //           keys. Scores are computed twice, so that each gradient has one writer.
 // Numerics  fp32 sums in ascending order of heads and rows; probabilities and their gradients are
-//           rounded to bf16 for the last products.
+//           rounded to bf16 for the last products. Built with -ftz=true.
+// Traffic   own rows and gradients once; the other side's two tensors once a block that meets them,
+//           mostly from L2, in both kernels.
+// See       kernels/cuda/attention.cu, test tests/cuda/attention_test.cpp.
 #include "attention_gradients.cuh"
 #include "attention_mma.cuh"
 #include "grist/ops/attention.h"

@@ -1,4 +1,12 @@
-// Attention forward without tensor cores; see attention_scalar.cuh.
+// Attention forward without tensor cores; tiles in attention_scalar.cuh.
+//
+// Shapes    those of attention.cu; f32 or bf16, Dh <= 256.
+// Launch    a block of 256 threads owns 32 queries of one head and walks over their keys 32 at a
+//           time; a row of a tile belongs to 16 threads of one warp.
+// Numerics  fp32; exponentials by expf. o and the row sums are rescaled after each tile of keys,
+//           which count from the document's first one.
+// Traffic   q and o once; k and v once a block of queries that sees them.
+// See       kernels/cuda/attention.cu, test tests/cuda/attention_test.cpp.
 #include <grist_ptx.cuh>
 
 #include "attention_scalar.cuh"

@@ -1,4 +1,12 @@
-// Gradients of attention without tensor cores; see attention_scalar.cuh.
+// Gradients of attention without tensor cores; tiles in attention_scalar.cuh.
+//
+// Shapes    those of attention.cu; f32 or bf16, Dh <= 256.
+// Launch    a block of 256 threads owns 32 rows: dk and dv own keys and walk over the group's query
+//           heads and their queries, dq owns queries and walks over keys, 32 rows at a time. Scores
+//           are computed twice, so that each gradient has one writer.
+// Numerics  fp32, sums in ascending order of heads and rows; exponentials by expf.
+// Traffic   own rows and gradients once; the other side's two tensors once a block that meets them.
+// See       kernels/cuda/attention.cu, test tests/cuda/attention_test.cpp.
 #include <grist_ptx.cuh>
 
 #include "attention_scalar.cuh"

@@ -4,12 +4,14 @@
 //   dlogits = grad_scale * (softmax(logits) - onehot(target))
 //   dx = dlogits W;  dw += dlogits^T x
 //
-// Memory    fp32 logits of one chunk; with fp32 activations dlogits overwrites them, with bf16 it
-//           has a place of its own, half as large.
-// Launch    a block a row of logits; 16-byte loads where rows are aligned.
-// Traffic   logits are read twice and dlogits written once; the second read hits L2.
+// Shapes    x, dx (N, D); w, dw (V, D); losses, targets (N).  x f32 or bf16, dw and losses f32.
+// Launch    a block of 512 threads a row of logits; 16-byte loads where rows are aligned.
 // Numerics  fp32; the loss of a row in double. A row's sums have a fixed shape. grad_scale is
 //           applied before dlogits is rounded.
+// Traffic   logits are read twice and dlogits written once; the second read hits L2.
+// Scratch   fp32 logits of one chunk; with fp32 activations dlogits overwrites them, with bf16 it
+//           has a place of its own, half as large.
+// See       kernels/cpu/cross_entropy.cpp, test tests/cuda/cross_entropy_test.cpp.
 #include <algorithm>
 
 #include "cublas.h"

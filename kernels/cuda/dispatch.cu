@@ -2,11 +2,14 @@
 // dropping.
 //
 // Shapes    ids, weights, slot_row (N, K); expert_offsets (E+1); R = N*K rows.  Ids are trusted.
-// Method    counting sort: (1) tiles of kTile choices count their experts, (2) running sums over
+// Launch    counting sort: (1) tiles of kTile choices count their experts, (2) running sums over
 //           tiles, (3) over experts, (4) tiles place their choices. With a capacity (4) makes a
 //           sorted list, and (5) a block an expert finds the last choice it keeps by radix
 //           selection and numbers the rows.
-// Numerics  integers, the CPU's exactly. Row order comes from positions, never from timing.
+// Numerics  integers, the CPU's exactly. Row order comes from positions, never from timing; the
+//           atomics of (5) count in integers.
+// Traffic   ids twice; row_token, row_weight and slot_row written once, weights read once, both at
+//           scattered places. With a capacity the sorted list written once and read up to 5 times.
 // Scratch   4 bytes a tile and expert; with a capacity 4 bytes a choice.
 // See       kernels/cpu/dispatch.cpp, test tests/cuda/dispatch_test.cpp.
 #include <grist_ptx.cuh>

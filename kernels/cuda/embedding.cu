@@ -3,10 +3,17 @@
 //   forward    y[n] = table[ids[n]]
 //   backward   dtable[ids[n]] += dy[n], n ascending
 //
-// Method    backward sorts the pairs (id, n): blocks sort tiles of them, then runs are merged, each
-//           pair finding its place by binary search in the other run. A warp whose pair is the
-//           first of its id then adds all rows of that id to 32 vectors of the table's row.
-// Numerics  fp32, every sum in ascending n from the old value: the CPU's bits.
+// Shapes    table, dtable (V, D) f32; ids (N); y, dy (N, D) f32 or bf16.
+// Launch    forward: rows.cuh. Backward sorts the pairs (id, n): blocks sort tiles of them, then
+//           runs are merged, each pair finding its place by binary search in the other run. A warp
+//           whose pair is the first of its id then adds all rows of that id to 32 vectors of the
+//           table's row.
+// Numerics  fp32, every sum in ascending n from the old value: the CPU's bits. An id that the table
+//           does not have gives NaN forward, and adds nothing backward.
+// Traffic   forward: a row of the table read, one of y written a token. Backward: dy once, the
+//           touched rows of dtable read and written once, 16 bytes a token and merge.
+// Scratch   16 bytes a token.
+// See       kernels/cpu/embedding.cpp, test tests/cuda/embedding_test.cpp.
 #include <cmath>
 
 #include "elementwise.cuh"

@@ -1,6 +1,18 @@
 // Grouped matmuls of a MoE layer. Rows are gathered while a tile is loaded, SwiGLU and its gradient
 // are applied to each tile of sums before it leaves the block. Hopper has kernels of its own
 // (sm90/).
+//
+// Shapes    R rows of E experts, cut by expert_offsets (E+1); weights (E, 2F, D) and (E, D, F);
+//           f32 or bf16, gradients of weights and of row weights f32.
+// Launch    a block an output tile: 128 x 128 on tensor cores, else 64 x 64 (grouped_matmul.cuh).
+//           drow_weight: a thread a row.
+// Numerics  fp32 sums in ascending order of the summed index; a row's result depends on nothing but
+//           that row and W. drow_weight: a row's column tiles in ascending order.
+// Traffic   an operand is read once a row or column of tiles that meets it; z and a, or dz and
+//           weighted_a, are written once.
+// Scratch   16 bytes a row tile; backward through W2 also 4 bytes a row and column tile.
+// See       kernels/cpu/experts.cpp, tests tests/cuda/experts_test.cpp,
+//           tests/cuda/sm90_experts_test.cpp.
 #include "grist/core/memory.h"
 #include "grist/ops/experts.h"
 #include "grist/ops/weight.h"

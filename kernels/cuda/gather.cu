@@ -2,9 +2,11 @@
 //
 //   y[n] = sum_k w[n, k] * rows[slot_row[n, k]], or y[r] = x[index[r]]
 //
-// Method    a thread sums one vector of a token; the rows of eight choices are read side by side.
-// Numerics  fp32, k ascending, from 0 (or from y), built without fused multiply-add: the CPU's
-// bits.
+// Shapes    y (N, D); rows (R, D); slot_row, w (N, K).  y[r] = x[index[r]]: y (R, D), x (N, D).
+// Launch    a thread sums one vector of a token; the rows of eight choices are read side by side.
+// Numerics  fp32, k ascending, from 0 (or from y), built with --fmad=false: the CPU's bits.
+// Traffic   every kept row read once, y written once (and read where it is added to).
+// See       kernels/cpu/dispatch.cpp, test tests/cuda/gather_test.cpp.
 #include <cmath>
 
 #include "elementwise.cuh"

@@ -1,4 +1,10 @@
 // The list of row tiles: where each expert's rows are cut is known only on the device.
+//
+// Shapes    offsets (E+1) -> at most tiles_of(R, height) + E tiles, empty ones last.
+// Launch    a block of 128 threads an expert, and one for the empty tiles.
+// Numerics  integers.
+// Traffic   offsets are read once a block, 16 bytes written a tile.
+// See       kernels/cuda/grouped_matmul.cuh, test tests/cuda/experts_test.cpp.
 #include "grist/core/memory.h"
 #include "grouped_matmul.cuh"
 

@@ -1,4 +1,15 @@
 // Linear layer: by cuBLAS where it can be opened, else as the product of one group.
+//
+//   y = x W^T;  dx = dy W;  dw = dy^T x
+//
+// Shapes    x, dx (N, I); y, dy (N, O); W, dw (O, I).  f32 or bf16, y also f32 of bf16 rows
+//           (router); dw f32.
+// Launch    cuBLAS, or sm90/, or a block an output tile (grouped_matmul.cuh).
+// Numerics  fp32 sums. Our own kernels: in ascending order of the summed index, so bits depend on
+//           neither N nor the library; cuBLAS's may (docs/numerics.md).
+// Traffic   an operand is read once a row or column of tiles that meets it; the output written
+//           once.
+// See       kernels/cpu/linear.cpp, tests tests/cuda/linear_test.cpp, tests/cuda/cublas_test.cpp.
 #include "cublas.h"
 #include "grist/core/memory.h"
 #include "grist/ops/linear.h"

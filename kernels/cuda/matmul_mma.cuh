@@ -1,8 +1,15 @@
 #pragma once
-// Matmul by tensor cores, sm_80 and later: bf16 operands, fp32 sums. A block of four warps makes a
-// tile of 128 x 128, a warp 64 x 64 of it. Operands come through shared memory in four stages of
-// asynchronous copies. Rows that run along the tile's side (K-major) and rows that run along the
-// summed index (MN-major) are copied as they are; ldmatrix transposes the latter.
+// Matmul by tensor cores, sm_80 and later: bf16 operands, fp32 sums.
+//
+// Shapes    those of matmul_problem.cuh that fits() takes: 16-byte pieces must be whole.
+// Launch    a block of four warps makes a tile of 128 x 128, a warp 64 x 64 of it. Operands come
+//           through shared memory in four stages of asynchronous copies. Rows that run along the
+//           tile's side (K-major) and rows that run along the summed index (MN-major) are copied as
+//           they are; ldmatrix transposes the latter.
+// Numerics  fp32 sums in ascending order of the summed index, 16 of it an instruction.
+// Traffic   an operand is read once for each 128 rows or columns of the other.
+// See       kernels/cuda/grouped_matmul.cuh, tests tests/cuda/linear_test.cpp,
+//           tests/cuda/experts_test.cpp.
 #include <grist_ptx.cuh>
 
 #include "matmul_epilogue.cuh"

@@ -1,7 +1,14 @@
 #pragma once
-// Matmul without tensor cores, for every dtype and shape: fp32 arithmetic, each output one chain of
-// fused multiply-adds in ascending order, starting from 0 (or from the old value when it is added
-// to), as on the CPU.
+// Matmul without tensor cores, for every dtype and shape.
+//
+// Shapes    those of matmul_problem.cuh; f32 or bf16 operands, any widths.
+// Launch    a block of 256 threads a tile of 64 x 64 outputs, a thread 4 x 4; 16 of the summed
+//           index a step.
+// Numerics  fp32 arithmetic, each output one chain of fused multiply-adds in ascending order,
+//           starting from 0 (or from the old value when it is added to), as on the CPU.
+// Traffic   an operand is read once for each 64 rows or columns of the other.
+// See       kernels/cuda/grouped_matmul.cuh, tests tests/cuda/linear_test.cpp,
+//           tests/cuda/experts_test.cpp.
 #include <grist_ptx.cuh>
 
 #include "matmul_epilogue.cuh"

@@ -2,7 +2,12 @@
 //
 //   h = x + residual,   y = h * rstd * w,   rstd = 1 / sqrt(mean(h^2) + eps)
 //
+// Shapes    x, residual, h, y (N, D) f32 or bf16; w (D) and rstd (N) f32.
+// Launch    8 threads, a warp or a block of 256 a row, by its width (norm_rows.cuh).
 // Numerics  fp32. rstd and y are of h as it is stored. Sums have a shape given by D alone.
+// Traffic   x and residual read once, h and y written once; what of a row exceeds the registers
+//           (over 4 vectors a thread of a block) is read again.
+// See       kernels/cpu/norm.cpp, test tests/cuda/norm_test.cpp.
 #include "grist/ops/norm.h"
 #include "kernels/backends.h"
 #include "norm_rows.cuh"

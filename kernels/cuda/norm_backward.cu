@@ -3,9 +3,15 @@
 //   with g = w * dy and c = mean(g * h) * rstd^2:   dh = dresidual + rstd * (g - c * h)
 //   dw += sum over rows of dy * h * rstd
 //
-// Method    dw: a block keeps the sum of one chunk of rows in registers, adds its groups in order
-//           and writes it; a second kernel adds the chunks.
+// Shapes    dy, h, dresidual, dh (N, D) f32 or bf16; w, dw (D) and rstd (N) f32.
+// Launch    a block a chunk of 256, 64 or 32 rows, by their width (norm_rows.cuh). It keeps the
+//           chunk's sum of dw in registers, adds its groups in order and writes it; a second kernel
+//           adds the chunks.
 // Numerics  fp32. Sums have a shape given by D and N alone.
+// Traffic   dy, h and dresidual read once, dh written once; a chunk's part of dw written and read
+//           once.
+// Scratch   4 bytes a column and chunk.
+// See       kernels/cpu/norm.cpp, test tests/cuda/norm_test.cpp.
 #include "grist/core/memory.h"
 #include "grist/ops/norm.h"
 #include "kernels/backends.h"

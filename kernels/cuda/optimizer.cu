@@ -1,7 +1,12 @@
 // Element-wise updates (ops/optimizer.h), CUDA. Reductions: sums.cu.
 //
-// Numerics  built without fused multiply-add, in the order of kernels/cpu/optimizer.cpp: the CPU's
-//           bits.
+// Shapes    flat f32 vectors of any length.
+// Launch    a thread one vector of 16 bytes of each operand (AdamW), or two (fill, add); what does
+//           not fill a vector by single elements.
+// Numerics  built with --fmad=false, in the order of kernels/cpu/optimizer.cpp: the CPU's bits.
+//           Initial values are made by the CPU's code on the host.
+// Traffic   AdamW: 4 reads and 3 writes of 4 bytes an element; add: 2 and 1; fill: 1 write.
+// See       kernels/cpu/optimizer.cpp, test tests/cuda/optimizer_test.cpp.
 #include <algorithm>
 #include <cmath>
 #include <memory>

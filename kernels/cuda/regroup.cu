@@ -1,9 +1,11 @@
 // Regroup plan, CUDA: (source, expert, token) -> (expert, source, token).
 //
 // Shapes    counts (S, E); at most R rows in all. Counts are trusted; rows beyond R are not
-// written. Method    one block sums the counts in both orders, then a block a pair of source and
-// expert
+//           written.
+// Launch    two blocks sum the counts, each in one order, then a block a pair of source and expert
 //           writes its rows' places.
+// Numerics  integers, the CPU's exactly.
+// Traffic   counts read twice; 8 bytes written a row.
 // Scratch   4 bytes a pair.
 // See       kernels/cpu/dispatch.cpp, test tests/cuda/regroup_test.cpp.
 #include "block_scan.cuh"

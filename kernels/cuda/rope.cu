@@ -1,8 +1,13 @@
 // Rotary position embedding, half-split, CUDA: one rotation of (x[i], x[i + Dh/2]) a pair, in
 // place.
 //
-// Method    a thread turns one vector of pairs of up to four heads of a token, with one reading of
-//           the table. A position outside the table gives NaN: the device cannot refuse it.
+// Shapes    x (N, H, Dh) f32 or bf16; positions (N); table (P, Dh) f32.
+// Launch    a thread turns one vector of pairs of up to four heads of a token, with one reading of
+//           the table.
+// Numerics  fp32. The table is made by the CPU's code on the host. A position outside the table
+//           gives NaN: the device cannot refuse it.
+// Traffic   x read and written once; the table's row once for four heads.
+// See       kernels/cpu/rope.cpp, test tests/cuda/rope_test.cpp.
 #include <cmath>
 #include <vector>
 

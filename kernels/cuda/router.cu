@@ -2,8 +2,10 @@
 //
 // Shapes    logits, dlogits (N, E); ids, weights (N, K).  Any N >= 1, 1 <= K <= E <= kMaxExperts.
 // Launch    half a warp a token (router_math.cuh), up to 16 tokens a block.
-// Numerics  the CPU's operations in the CPU's order, compiled without contraction: ids and weights
-//           have the CPU's bits; dlogits too, up to the rounding of one logarithm.
+// Numerics  the CPU's operations in the CPU's order, built with --fmad=false and --ftz=true: ids
+//           and weights have the CPU's bits; dlogits too, up to the rounding of one logarithm.
+// Traffic   a token's logits are read from memory once, then from L1, for each sum over the row;
+//           outputs written once.
 // See       docs/routing.md, kernels/cpu/router.cpp, test tests/cuda/router_test.cpp.
 #include <grist_ptx.cuh>
 

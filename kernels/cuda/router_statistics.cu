@@ -1,10 +1,12 @@
 // Sums over tokens of what the router decides, CUDA.
 //
+// Shapes    logits (N, E); ids, weights (N, K); counts, fractions, prob_sums (S, E); scalars (3).
 // Launch    (1) half a warp a token: its softmax and scalars; (2) a thread an expert and chunk of
 //           tokens; (3) a thread an expert adds the chunks.
-// Numerics  in double over fixed chunks of tokens, tokens and chunks in order. Counts, and so
-//           fractions, are exact. Sums differ from the CPU's, whose chunks are longer, by rounding
-//           in double.
+// Numerics  in double over fixed chunks of tokens, tokens and chunks in order; built with
+//           --fmad=false and --ftz=true. Counts, and so fractions, are exact. Sums differ from the
+//           CPU's, whose chunks are longer, by rounding in double.
+// Traffic   logits once in (1), once in (2); a chunk's ids once a block of 128 experts.
 // Scratch   32 bytes a token and 12 bytes an expert and chunk.
 // See       docs/routing.md, kernels/cpu/router.cpp, test tests/cuda/router_test.cpp.
 #include "grist/core/memory.h"

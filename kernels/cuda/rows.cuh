@@ -1,5 +1,11 @@
 #pragma once
 // y[r] = x[index[r]], converted: token embedding, and rows on their way between ranks.
+//
+// Shapes    y (R, D); x (N, D); index (R); f32 or bf16.
+// Launch    a thread four vectors of y, of 16 bytes where D and the addresses allow it.
+// Numerics  rounded to nearest even where y is narrower. A row that x does not have gives NaN.
+// Traffic   a row read and a row written for each r.
+// See       kernels/cuda/embedding.cu, kernels/cuda/gather.cu.
 #include "elementwise.cuh"
 
 namespace grist::cuda {

@@ -1,9 +1,13 @@
 // Reductions of fixed shape (ops/optimizer.h), CUDA.
 //
-// Method    a chunk is summed by sixteen threads, each the owner of one of the CPU's lanes; half a
+// Shapes    chunks of up to kNormChunk f32 elements -> f64; n f64 -> 1; (P, n) f32 -> (n), P <
+//           65536.
+// Launch    a chunk is summed by sixteen threads, each the owner of one of the CPU's lanes; half a
 //           warp a chunk. A balanced tree is built bottom-up: a thread makes the subtrees of its
-//           own aligned part, the block joins them level by level.
+//           own aligned part, one block joins them level by level. Over parts: a thread a vector.
 // Numerics  the additions of kernels/cpu/optimizer.cpp in their order: the CPU's bits.
+// Traffic   every input once; 8 bytes written a chunk, 4 an element of a tree over parts.
+// See       kernels/cpu/optimizer.cpp, test tests/cuda/optimizer_test.cpp.
 #include "elementwise.cuh"
 #include "grist/core/memory.h"
 #include "grist/ops/optimizer.h"

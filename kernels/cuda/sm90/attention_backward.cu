@@ -1,8 +1,11 @@
 // Gradients of attention for Hopper: TMA, mbarriers and wgmma, bf16, heads of 64 and 128.
 //
+// Shapes    those of attention.cu with such heads.
 // Launch    a block owns 128 rows, a multiplying warpgroup 64 of them: attention_dkv.cuh,
 //           attention_dq.cuh. Scores are computed twice, so that each gradient has one writer.
-// Numerics  those of attention_mma_backward.cu.
+// Numerics  those of attention_mma_backward.cu, built with -ftz=true too.
+// Traffic   as there: own rows and gradients once, the other side's once a block that meets them.
+// See       kernels/cuda/attention.cu, test tests/cuda/sm90_attention_test.cpp.
 #include "attention_dkv.cuh"
 #include "attention_dq.cuh"
 #include "grist/ops/attention.h"

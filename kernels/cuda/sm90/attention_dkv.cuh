@@ -1,6 +1,14 @@
 #pragma once
-// dk and dv for Hopper: a block owns keys and walks over the group's query heads and, in each, the
-// queries that see them, 64 at a time.
+// dk and dv for Hopper.
+//
+// Shapes    k, v, dk, dv (Nk, Hkv, Dh), q, do (Nq, H, Dh), bf16; lse, delta (Nq, H) f32.
+// Launch    a block owns 128 keys of one key/value head and walks over the group's query heads and,
+//           in each, the queries that see them, 64 at a time.
+// Numerics  fp32 sums, heads and queries ascending; probabilities and their gradients are rounded
+//           to bf16 for the products.
+// Traffic   k, v, dk, dv once; q, do, lse and delta once a block of keys that they see, mostly from
+//           L2.
+// See       kernels/cuda/sm90/attention_backward.cu, test tests/cuda/sm90_attention_test.cpp.
 #include "attention_backward.cuh"
 
 namespace grist::cuda::attention::hopper {

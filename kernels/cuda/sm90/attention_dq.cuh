@@ -1,5 +1,14 @@
 #pragma once
-// dq for Hopper: a block owns queries and walks over the keys that they see, 128 at a time.
+// dq for Hopper.
+//
+// Shapes    q, do, dq (Nq, H, Dh), k, v (Nk, Hkv, Dh), bf16; lse, delta (Nq, H) f32.
+// Launch    a block owns 128 queries of one head and walks over the keys that they see, 128 at a
+//           time.
+// Numerics  fp32 sums, keys ascending; gradients of scores are rounded to bf16 for the last
+//           product.
+// Traffic   q, do, dq, lse and delta once; k and v once a block of queries that sees them, mostly
+//           from L2.
+// See       kernels/cuda/sm90/attention_backward.cu, test tests/cuda/sm90_attention_test.cpp.
 #include "attention_backward.cuh"
 
 namespace grist::cuda::attention::hopper {

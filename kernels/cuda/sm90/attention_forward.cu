@@ -1,9 +1,12 @@
 // Attention forward for Hopper: TMA, mbarriers and wgmma, bf16, heads of 64 and 128.
 //
+// Shapes    those of attention.cu with such heads.
 // Launch    a block owns 128 queries of one head, a multiplying warpgroup 64 of them; it walks over
 //           the keys 128 at a time. While the tensor cores multiply probabilities and values of one
 //           step, the scores of the next become probabilities.
-// Numerics  those of attention_mma.cu, 128 keys a step.
+// Numerics  those of attention_mma.cu, 128 keys a step, built with -ftz=true too.
+// Traffic   q and o once; k and v once a block of queries that sees them, mostly from L2.
+// See       kernels/cuda/attention.cu, test tests/cuda/sm90_attention_test.cpp.
 #include "attention.cuh"
 #include "grist/core/error.h"
 #include "grist/ops/attention.h"

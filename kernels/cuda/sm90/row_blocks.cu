@@ -1,3 +1,11 @@
+// The list of row blocks for Hopper: at most 128 rows of one expert each.
+//
+// Shapes    expert_offsets (E+1), or none: one expert -> at most R / 128 + E blocks, and their
+//           number.
+// Launch    one block of 256 threads; a thread writes the row blocks of an expert.
+// Numerics  integers.
+// Traffic   offsets read twice, 12 bytes written a row block.
+// See       kernels/cuda/sm90/row_blocks.cuh, test tests/cuda/sm90_experts_test.cpp.
 #include "grist/core/memory.h"
 #include "row_blocks.cuh"
 

@@ -1,5 +1,12 @@
 // The Hopper matmuls with an output row for each row of an expert: both projections, forward, and
 // the gradients of their inputs.
+//
+// Shapes    those of ops/experts.h and ops/linear.h, bf16, widths multiples of 8.
+// Launch    row_matmul.cuh: 384 threads a block, as many blocks as multiprocessors. drow_weight: a
+//           thread a row.
+// Numerics  those of row_matmul.cuh; drow_weight is the sum of a row's column tiles, ascending.
+// Traffic   those of row_matmul.cuh; drow_weight 4 bytes a row and column tile.
+// See       kernels/cuda/experts.cu, kernels/cuda/linear.cu, test tests/cuda/sm90_experts_test.cpp.
 #include "grist/core/memory.h"
 #include "grist/ops/experts.h"
 #include "grist/ops/linear.h"

@@ -2,9 +2,14 @@
 // out[rows of e] = epilogue(x[rows of e] W[e]) for all experts e: the four matmuls whose output has
 // a row for each row of an expert.
 //
+// Shapes    x (R, depth), or (N, depth) with row_token; W one of Weights; outputs as the epilogue
+//           says.
 // Launch    as many blocks as multiprocessors; each takes tiles t, t + blocks, ... (row_blocks.cuh)
 // Numerics  fp32 sums in ascending depth, in the order of wgmma; a row's result depends on nothing
 //           but that row and W, whatever the grid.
+// Traffic   x once a column tile, W[e] once a block of 128 rows; eight row blocks share a column
+//           while it is in L2.
+// See       kernels/cuda/sm90/pipeline.cuh, test tests/cuda/sm90_experts_test.cpp.
 #include "epilogue.cuh"
 #include "tensor_map.h"
 

@@ -1,4 +1,10 @@
 // The Hopper matmuls that sum over rows: gradients of weights.
+//
+// Shapes    those of ops/experts.h and ops/linear.h, bf16 operands, widths multiples of 8; dw f32.
+// Launch    weight_matmul.cuh: 384 threads a block, as many blocks as multiprocessors.
+// Numerics  those of weight_matmul.cuh.
+// Traffic   those of weight_matmul.cuh.
+// See       kernels/cuda/experts.cu, kernels/cuda/linear.cu, test tests/cuda/sm90_experts_test.cpp.
 #include "grist/ops/experts.h"
 #include "grist/ops/linear.h"
 #include "weight_matmul.cuh"

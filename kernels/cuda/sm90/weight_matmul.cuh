@@ -3,8 +3,12 @@
 // of its expert, 64 at a time. Both operands have their rows along the depth: lines of 64 elements
 // along the output's rows (dy) and columns (x).
 //
-// Launch    as many blocks as multiprocessors; each takes tiles t, t + blocks, ...
+// Shapes    dy (R, O), x (R, I), or (N, ...) with row numbers; dw (E, O, I) f32.
+// Launch    as many blocks as multiprocessors; each takes tiles of 128 x 256, t, t + blocks, ...
 // Numerics  fp32 sums over rows in ascending order; then stored, or added to dw.
+// Traffic   dy once for each 256 columns, x once for each 128 rows of dw; dw written once (and read
+//           where it is added to).
+// See       kernels/cuda/sm90/pipeline.cuh, test tests/cuda/sm90_experts_test.cpp.
 #include "pipeline.cuh"
 #include "tensor_map.h"
 
