@@ -13,6 +13,7 @@ endif()
 add_library(grist_flags INTERFACE)
 target_include_directories(grist_flags INTERFACE ${PROJECT_SOURCE_DIR}/include)
 set(GRIST_WARNINGS -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor)
+# Decides bits; docs/numerics.md lists all such flags.
 set(GRIST_ARITHMETIC -ffp-contract=off  # a*b+c is fused only where the code says fma
                      -fno-math-errno -fno-omit-frame-pointer)
 target_compile_options(grist_flags INTERFACE $<$<COMPILE_LANGUAGE:C,CXX>:${GRIST_WARNINGS};${GRIST_ARITHMETIC}>)
