@@ -20,13 +20,14 @@ MAY_INCLUDE = {
     "dispatch": "core ops kernels",
     "config": "core",
     "comm": "core ops",
+    "watch": "core comm",
     "data": "core config",
     "nn": "core config ops",
     "optim": "core config ops",
     "parallel": "core config ops comm nn optim",
     "ckpt": "core config comm",
     "eval": "core config ops data nn ckpt",
-    "train": "core config ops comm data nn optim parallel ckpt eval",
+    "train": "core config ops comm watch data nn optim parallel ckpt eval",
     "app": "core config ops kernels comm data nn optim parallel ckpt eval train",
 }
 

@@ -47,7 +47,7 @@ processes() { # mostly at work
   part runs app/app_test 'Interrupted.*' "GRIST_TEST_SCALE=$(times 5)"
 }
 models() { # mostly waiting, then one core
-  part monitors comm/comm_test 'MonitorProcesses.*' "GRIST_TEST_SCALE=$(times 18)"
+  part monitors watch/watch_test 'MonitorProcesses.*' "GRIST_TEST_SCALE=$(times 18)"
   part simulator ckpt/ckpt_test 'Simulator.*' "GRIST_SOAK_SCENARIOS=$(times 20000)"
   part damage ckpt/ckpt_test 'RankCorruption.Every*' "GRIST_SOAK_SCENARIOS=$(times 20000)"
   part points ckpt/ckpt_test '*EveryOperation*:RankDisk.*:RankPowerCut.*'

@@ -54,10 +54,10 @@ LoadedConfig Job::load(const std::function<LoadedConfig()>& load_here) {
 }
 
 void Job::watch(double seconds) {
-  comm::Monitor::Options options;
+  watch::Monitor::Options options;
   options.watchdog_seconds = seconds;
   options.end = [](ExitCode code) { comm::abort(code); };
-  if (world().size() > 1) monitor_ = std::make_unique<comm::Monitor>(world(), options);
+  if (world().size() > 1) monitor_ = std::make_unique<watch::Monitor>(world(), options);
 }
 
 ExitCode Job::run(const std::function<ExitCode()>& body) {

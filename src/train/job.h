@@ -4,9 +4,9 @@
 #include <memory>
 
 #include "grist/comm/launch.h"
-#include "grist/comm/monitor.h"
 #include "grist/config/load.h"
 #include "grist/core/error.h"
+#include "grist/watch/monitor.h"
 
 namespace grist::train {
 
@@ -37,7 +37,7 @@ class Job {
  private:
   [[noreturn]] void end_all(ExitCode code, const std::string& line);
   comm::Launch launch_;
-  std::unique_ptr<comm::Monitor> monitor_;
+  std::unique_ptr<watch::Monitor> monitor_;
 };
 
 }  // namespace grist::train

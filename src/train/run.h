@@ -10,13 +10,13 @@
 #include "engine.h"
 #include "grist/ckpt/background_save.h"
 #include "grist/ckpt/checkpoint.h"
-#include "grist/comm/straggler.h"
 #include "grist/config/load.h"
 #include "grist/core/context.h"
 #include "grist/data/batch_loader.h"
 #include "grist/data/dataset.h"
 #include "grist/data/tokenizer.h"
 #include "grist/train/trainer.h"
+#include "grist/watch/straggler.h"
 #include "job.h"
 #include "metrics.h"
 #include "run_folder.h"
@@ -89,8 +89,8 @@ class Run {
   std::optional<Engine> engine_;
   std::optional<RunFolder> folder_;
   std::optional<BackgroundSave> saver_;
-  bool saving_ = false;                             // a save is being written
-  std::optional<comm::StragglerWatch> stragglers_;  // several ranks only
+  bool saving_ = false;                              // a save is being written
+  std::optional<watch::StragglerWatch> stragglers_;  // several ranks only
   std::optional<MetricsLog> metrics_;
   std::optional<TensorboardWriter> tensorboard_;
   Json parent_;  // of continued pretraining: path, uuid, step; null otherwise

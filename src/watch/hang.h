@@ -1,12 +1,12 @@
 #pragma once
-// Who hangs: the rule of comm/monitor.h on what rank 0 knows. Pure, so that every case has a test
+// Who hangs: the rule of watch/monitor.h on what rank 0 knows. Pure, so that every case has a test
 // without sockets and clocks.
 #include <cstdint>
 #include <optional>
 #include <span>
 #include <string>
 
-namespace grist::comm {
+namespace grist::watch {
 
 struct RankSeen {
   int rank = 0;
@@ -26,4 +26,4 @@ std::optional<std::string> find_hang(std::span<const RankSeen> ranks, double sec
 // "rank 3", "ranks 3, 4, 5"; more than eight are counted: "ranks 0, 1, 2, ... (63 in all)".
 std::string rank_list(std::span<const int> ranks);
 
-}  // namespace grist::comm
+}  // namespace grist::watch

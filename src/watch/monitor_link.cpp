@@ -24,7 +24,7 @@
 
 #include "grist/core/check.h"
 
-namespace grist::comm {
+namespace grist::watch {
 
 namespace {
 
@@ -352,4 +352,4 @@ Link connect_to_root(const std::string& address, bool same_host, const Process& 
       root.host, address, seconds);
 }
 
-}  // namespace grist::comm
+}  // namespace grist::watch

@@ -23,7 +23,7 @@
 #include "grist/comm/communicator.h"
 #include "grist/core/error.h"
 
-namespace grist::comm {
+namespace grist::watch {
 
 class Monitor {
  public:
@@ -39,13 +39,13 @@ class Monitor {
   struct Member {
     int rank = 0;
     int size = 1;
-    std::shared_ptr<Activity> activity;
+    std::shared_ptr<comm::Activity> activity;
     std::function<std::vector<std::string>(const std::string&)> all_gather;  // texts in rank order
   };
 
   // All ranks construct; starts the thread. With one rank there is no thread. Throws peer_lost when
   // a rank cannot connect to rank 0 within 30 seconds.
-  Monitor(Communicator& c, Options options);
+  Monitor(comm::Communicator& c, Options options);
   Monitor(const Member& member, Options options);
   // stop(). A rank that leaves by an error which the others do not have calls fail() before, or
   // they wait for it until the watchdog bites.
@@ -62,11 +62,11 @@ class Monitor {
   // found as in any other phase.
   void stop();
 
-  class Thread;  // src/comm/monitor_thread.h
+  class Thread;  // src/watch/monitor_thread.h
 
  private:
   std::unique_ptr<Thread> thread_;  // null with one rank
   Options options_;
 };
 
-}  // namespace grist::comm
+}  // namespace grist::watch

@@ -16,7 +16,7 @@
 #include <ctime>
 #include <mutex>
 
-namespace grist::comm {
+namespace grist::watch {
 
 namespace {
 
@@ -129,4 +129,4 @@ void write_stacks(const char* who) {
   }
 }
 
-}  // namespace grist::comm
+}  // namespace grist::watch

@@ -14,10 +14,10 @@
 #include <functional>
 #include <thread>
 
-#include "grist/comm/monitor.h"
+#include "grist/watch/monitor.h"
 #include "support/scale.h"
 
-namespace grist::comm {
+namespace grist::watch {
 namespace {
 
 constexpr int kRanks = 5;
@@ -53,7 +53,7 @@ class Rank {  // inside a child
               return all_gather(round++, text);
             }};
   }
-  Activity& activity() { return *activity_; }
+  comm::Activity& activity() { return *activity_; }
 
   void barrier() {
     activity_->operations += 1;
@@ -87,7 +87,7 @@ class Rank {  // inside a child
   Shared& shared_;
   int rank_;
   int number_ = 0;
-  std::shared_ptr<Activity> activity_ = std::make_shared<Activity>();
+  std::shared_ptr<comm::Activity> activity_ = std::make_shared<comm::Activity>();
 };
 
 // A job of forked processes; their stderr is kept.
@@ -359,4 +359,4 @@ TEST(MonitorProcesses, AWholeJobThatIsStoppedAndGoesOnIsNoHang) {
 }
 
 }  // namespace
-}  // namespace grist::comm
+}  // namespace grist::watch

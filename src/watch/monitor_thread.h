@@ -11,10 +11,10 @@
 #include <thread>
 #include <vector>
 
-#include "grist/comm/monitor.h"
+#include "grist/watch/monitor.h"
 #include "monitor_link.h"
 
-namespace grist::comm {
+namespace grist::watch {
 
 struct Fatal {
   ExitCode code = ExitCode::internal;
@@ -54,7 +54,7 @@ class Monitor::Thread {
 
   int rank_;
   std::vector<Process> members_;
-  std::shared_ptr<Activity> activity_;
+  std::shared_ptr<comm::Activity> activity_;
   Options options_;
 
  private:
@@ -132,4 +132,4 @@ class Hub final : public Monitor::Thread {
   double held_until_ = 0;
 };
 
-}  // namespace grist::comm
+}  // namespace grist::watch

@@ -4,11 +4,11 @@
 // lock that this needs: the caller keeps an alarm ready that ends the process.
 #include <string>
 
-namespace grist::comm {
+namespace grist::watch {
 
 void install_stack_handler();  // once a process; again is harmless
 // Writes one block a thread to stderr, each line headed by `who` ("rank 3"). Takes at most about
 // 0.3 s; threads that do not answer are named.
 void write_stacks(const char* who);
 
-}  // namespace grist::comm
+}  // namespace grist::watch

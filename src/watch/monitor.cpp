@@ -1,4 +1,4 @@
-#include "grist/comm/monitor.h"
+#include "grist/watch/monitor.h"
 
 #include <fmt/core.h>
 #include <poll.h>
@@ -19,7 +19,7 @@
 #include "monitor_thread.h"
 #include "stacks.h"
 
-namespace grist::comm {
+namespace grist::watch {
 
 namespace {
 
@@ -189,9 +189,9 @@ void Monitor::Thread::end(ExitCode code) const {
   ::alarm(0);
 }
 
-Monitor::Monitor(Communicator& c, Options options)
+Monitor::Monitor(comm::Communicator& c, Options options)
     : Monitor(Member{c.rank(), c.size(), c.shared_activity(),
-                     [&c](const std::string& text) { return all_gather(c, text); }},
+                     [&c](const std::string& text) { return comm::all_gather(c, text); }},
               std::move(options)) {}
 
 Monitor::Monitor(const Member& member, Options options)
@@ -218,4 +218,4 @@ void Monitor::stop() {
   if (thread_) thread_->stop();
 }
 
-}  // namespace grist::comm
+}  // namespace grist::watch

@@ -1,11 +1,11 @@
 // Slow ranks are named with their phase; noise names nobody.
-#include "grist/comm/straggler.h"
+#include "grist/watch/straggler.h"
 
 #include <gtest/gtest.h>
 
 #include <random>
 
-namespace grist::comm {
+namespace grist::watch {
 namespace {
 
 constexpr int kForward = 0, kBackward = 1;
@@ -104,4 +104,4 @@ TEST(Straggler, OneRankAloneIsNeverSlow) {
 }
 
 }  // namespace
-}  // namespace grist::comm
+}  // namespace grist::watch

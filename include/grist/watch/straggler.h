@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace grist::comm {
+namespace grist::watch {
 
 class StragglerWatch {
  public:
@@ -32,4 +32,4 @@ class StragglerWatch {
   std::vector<std::vector<double>> steps_;  // of the current window
 };
 
-}  // namespace grist::comm
+}  // namespace grist::watch

@@ -3,9 +3,9 @@
 
 #include <numeric>
 
-#include "src/comm/hang.h"
+#include "src/watch/hang.h"
 
-namespace grist::comm {
+namespace grist::watch {
 namespace {
 
 constexpr double kLimit = 10;
@@ -123,4 +123,4 @@ TEST(Hang, LongListsOfRanksAreCounted) {
 }
 
 }  // namespace
-}  // namespace grist::comm
+}  // namespace grist::watch

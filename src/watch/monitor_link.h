@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-namespace grist::comm {
+namespace grist::watch {
 
 double monitor_clock();  // seconds, monotonic
 
@@ -97,4 +97,4 @@ std::vector<Link> accept_ranks(const Descriptor& listener, int size, const std::
 Link connect_to_root(const std::string& address, bool same_host, const Process& root,
                      const std::string& hello, double seconds = kConnectSeconds);
 
-}  // namespace grist::comm
+}  // namespace grist::watch

@@ -6,7 +6,7 @@
 #include <tuple>
 #include <vector>
 
-namespace grist::comm {
+namespace grist::watch {
 
 namespace {
 
@@ -105,4 +105,4 @@ std::optional<std::string> find_hang(std::span<const RankSeen> ranks, double sec
   return std::nullopt;
 }
 
-}  // namespace grist::comm
+}  // namespace grist::watch

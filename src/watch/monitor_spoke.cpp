@@ -7,7 +7,7 @@
 
 #include "monitor_thread.h"
 
-namespace grist::comm {
+namespace grist::watch {
 
 namespace {
 
@@ -134,4 +134,4 @@ void Spoke::wait_for_neighbours() const {
     sleep_seconds(0.01);
 }
 
-}  // namespace grist::comm
+}  // namespace grist::watch

@@ -1,11 +1,11 @@
-#include "grist/comm/straggler.h"
+#include "grist/watch/straggler.h"
 
 #include <algorithm>
 #include <numeric>
 
 #include "grist/core/check.h"
 
-namespace grist::comm {
+namespace grist::watch {
 
 namespace {
 
@@ -78,4 +78,4 @@ std::string StragglerWatch::slowest_phase(std::size_t rank) const {
   return phases_[static_cast<std::size_t>(largest - excess.begin())];
 }
 
-}  // namespace grist::comm
+}  // namespace grist::watch

@@ -8,7 +8,7 @@
 #include "hang.h"
 #include "monitor_thread.h"
 
-namespace grist::comm {
+namespace grist::watch {
 
 namespace {
 
@@ -183,4 +183,4 @@ bool Hub::all_left() const {
   return std::all_of(peers_.begin(), peers_.end(), [](const Peer& p) { return p.left; });
 }
 
-}  // namespace grist::comm
+}  // namespace grist::watch

@@ -1,6 +1,6 @@
 // Monitors as threads of one process over the local transport; the end of the process is noted
 // instead. Real processes: monitor_process_test.cpp.
-#include "grist/comm/monitor.h"
+#include "grist/watch/monitor.h"
 
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
@@ -17,11 +17,13 @@
 #include "grist/comm/collectives.h"
 #include "grist/comm/local.h"
 #include "grist/core/check.h"
-#include "src/comm/monitor_link.h"
+#include "src/watch/monitor_link.h"
 
-namespace grist::comm {
+namespace grist::watch {
 namespace {
 
+using comm::Communicator;
+using comm::run_local;
 using std::chrono::milliseconds;
 
 constexpr int kOwnOperations = 4;  // exchanges that the construction of a monitor takes
@@ -265,7 +267,7 @@ TEST(Monitor, ACauseGoesBeforeItsConsequences) {
 
 TEST(Monitor, OneRankAloneFailsToo) {
   Watched watched(5);
-  const auto c = alone();
+  const auto c = comm::alone();
   Monitor monitor(*c, watched.options(0));
   monitor.fail(ExitCode::numeric, "not finite");
   monitor.stop();
@@ -273,4 +275,4 @@ TEST(Monitor, OneRankAloneFailsToo) {
 }
 
 }  // namespace
-}  // namespace grist::comm
+}  // namespace grist::watch
