@@ -19,7 +19,7 @@ MAY_INCLUDE = {
     "kernels": "core ops",
     "dispatch": "core ops kernels",
     "config": "core",
-    "comm": "core ops",
+    "comm": "core",
     "watch": "core comm",
     "data": "core config",
     "nn": "core config ops",

@@ -7,7 +7,6 @@
 
 #include "grist/core/check.h"
 #include "grist/core/log.h"
-#include "grist/ops/optimizer.h"
 
 namespace grist::comm {
 
@@ -160,13 +159,6 @@ Pending gather_parts(Communicator& c, const ConstTensorView& buffer,
         {p, {static_cast<std::byte*>(staging.data) + static_cast<std::size_t>(p) * bytes, bytes}});
   }
   return c.exchange(sends, receives);
-}
-
-void reduce_scatter(const Context& ctx, Communicator& c, const TensorView& buffer,
-                    std::span<const std::int64_t> offsets, const TensorView& staging) {
-  gather_parts(c, buffer, offsets, staging).wait();
-  const auto self = static_cast<std::size_t>(c.rank());
-  ops::tree_add(ctx, {.sum = rows(buffer, offsets[self], offsets[self + 1]), .parts = staging});
 }
 
 void barrier(Communicator& c) {

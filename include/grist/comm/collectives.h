@@ -3,7 +3,7 @@
 // Pending is asynchronous: buffers must stay until it is waited for. Views are dense, and may be of
 // any dtype where no sum is asked for.
 //
-// Sums add the ranks' contributions by the balanced tree of ops/optimizer.h (tree_sum): its shape
+// Sums add the ranks' contributions by a balanced tree, as ops::tree_sum() does: its shape
 // depends on the number of ranks alone, and for powers of two the tree over 2n ranks contains that
 // over n.
 #include <cstdint>
@@ -13,7 +13,6 @@
 #include <vector>
 
 #include "grist/comm/communicator.h"
-#include "grist/core/context.h"
 #include "grist/core/error.h"
 #include "grist/core/tensor.h"
 
@@ -30,14 +29,11 @@ Pending all_to_all(Communicator& c, const ConstTensorView& send,
 Pending all_gather(Communicator& c, const TensorView& buffer,
                    std::span<const std::int64_t> offsets);
 
-// First half of a reduce-scatter: rank p's part [offsets[p], offsets[p+1]) of everybody's flat
+// A reduce-scatter but for the sum: rank p's part [offsets[p], offsets[p+1]) of everybody's flat
 // `buffer` comes to rank p. `staging` (size() rows of the own part's length, f32) receives them in
-// rank order; tree_add() of it is the sum. Together: reduce_scatter().
+// rank order; ops::tree_add() of it is the sum.
 Pending gather_parts(Communicator& c, const ConstTensorView& buffer,
                      std::span<const std::int64_t> offsets, const TensorView& staging);
-// The same with the sum: the own part of `buffer` (n, f32) becomes the sum over ranks. Blocks.
-void reduce_scatter(const Context& ctx, Communicator& c, const TensorView& buffer,
-                    std::span<const std::int64_t> offsets, const TensorView& staging);
 
 // ---- small values on the host; these block --------------------------------------------------
 
