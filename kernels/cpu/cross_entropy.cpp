@@ -1,8 +1,8 @@
 // Output layer and cross entropy, CPU, in chunks of rows.
 //
-//   logits = x W^T;  loss = log(sum exp(logits - max)) + max - logits[target]
-//   dlogits = grad_scale * (softmax(logits) - onehot(target)), over the logits' memory
-//   dx = dlogits W;  dw += dlogits^T x
+//   logits = x W^T;  lse = log(sum exp(logits - max)) + max;  loss = lse - logits[target];  z =
+//   lse^2 dlogits = grad_scale * ((1 + 2 z_coeff lse) softmax(logits) - onehot(target)), over the
+//   logits' memory dx = dlogits W;  dw += dlogits^T x
 //
 // Shapes    x, dx (N, D); w, dw (V, D); losses, targets (N); f32.
 // Launch    chunks of 256 to 1024 rows, one after another; in each, a task has about 16 Ki logits.
@@ -37,24 +37,31 @@ std::int64_t chunk_rows(std::int64_t N, std::int64_t V) {
   return std::min(N, std::clamp(rows / 64 * 64, kMinRows, kMaxRows));
 }
 
-// Returns the loss. With grad_scale, the logits become dlogits; else what is left there means
-// nothing.
-float loss_row(float* logits, std::int64_t V, std::int32_t target, const float* grad_scale) {
+struct RowLoss {
+  float loss = 0.0F;
+  float z = 0.0F;
+};
+
+// With grad_scale, the logits become dlogits; else what is left there means nothing.
+RowLoss loss_row(float* logits, std::int64_t V, std::int32_t target, const float* grad_scale,
+                 float z_coeff) {
   if (target < 0) {
     if (grad_scale != nullptr) std::fill_n(logits, V, 0.0F);
-    return 0.0F;
+    return {};
   }
   const float largest = max_of(logits, V);
   const auto chosen = static_cast<double>(logits[target]);
   exp_minus(logits, logits, largest, V);
   const float total = sum_of(logits, V);
+  const double log_total = std::log(static_cast<double>(total));
+  const double lse = log_total + static_cast<double>(largest);
   if (grad_scale != nullptr) {
-    scale_row(logits, *grad_scale / total, V);
+    const float z_factor = 1.0F + 2.0F * z_coeff * static_cast<float>(lse);
+    scale_row(logits, *grad_scale / total * z_factor, V);
     logits[target] -= *grad_scale;
   }
-  const double loss =
-      std::log(static_cast<double>(total)) + (static_cast<double>(largest) - chosen);
-  return static_cast<float>(loss);
+  const double loss = log_total + (static_cast<double>(largest) - chosen);
+  return {static_cast<float>(loss), static_cast<float>(lse * lse)};
 }
 
 }  // namespace
@@ -64,6 +71,7 @@ void linear_cross_entropy(const Context& ctx, const ops::LinearCrossEntropy& a) 
   const std::int64_t V = a.w.shape[0];
   const auto* targets = a.targets.as<std::int32_t>();
   auto* losses = a.losses.as<float>();
+  auto* z = a.z ? a.z.as<float>() : nullptr;
   for (std::int64_t n = 0; n < N; ++n)
     GRIST_CHECK(targets[n] < V, "target {} of row {} is not in [0, {})", targets[n], n, V);
   const bool gradients = static_cast<bool>(a.dx);
@@ -85,7 +93,9 @@ void linear_cross_entropy(const Context& ctx, const ops::LinearCrossEntropy& a) 
     parallel_for(ctx, (count + task_rows - 1) / task_rows, [&](std::int64_t task, int) {
       const std::int64_t end = std::min(count, (task + 1) * task_rows);
       for (std::int64_t r = task * task_rows; r < end; ++r) {
-        losses[begin + r] = loss_row(values + r * V, V, targets[begin + r], grad_scale);
+        const RowLoss row = loss_row(values + r * V, V, targets[begin + r], grad_scale, a.z_coeff);
+        losses[begin + r] = row.loss;
+        if (z != nullptr) z[begin + r] = row.z;
       }
     });
     if (!gradients) continue;

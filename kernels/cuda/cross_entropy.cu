@@ -1,8 +1,8 @@
 // Output layer and cross entropy in chunks of rows.
 //
-//   logits = x W^T;  loss = log(sum exp(logits - max)) + max - logits[target]
-//   dlogits = grad_scale * (softmax(logits) - onehot(target))
-//   dx = dlogits W;  dw += dlogits^T x
+//   logits = x W^T;  lse = log(sum exp(logits - max)) + max;  loss = lse - logits[target];  z =
+//   lse^2 dlogits = grad_scale * ((1 + 2 z_coeff lse) softmax(logits) - onehot(target)) dx =
+//   dlogits W;  dw += dlogits^T x
 //
 // Shapes    x, dx (N, D); w, dw (V, D); losses, targets (N).  x f32 or bf16, dw and losses f32.
 // Launch    a block of 512 threads a row of logits; 16-byte loads where rows are aligned.
@@ -100,18 +100,25 @@ template <class T> __device__ inline void store(T* out, const float (&x)[4]) {
   *reinterpret_cast<Four<T>*>(out) = four;
 }
 
+// Where a row's losses go; z may be null.
+struct LossRows {
+  float* losses;
+  float* z;
+};
+
 // dlogits may be logits; null: losses alone, and no grad_scale. A target that is no column makes
 // the loss NaN: nobody waits for the device to say more.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    loss_kernel(float* losses, T* dlogits, const float* logits, const std::int32_t* targets, int V,
-                const float* grad_scale) {
+    loss_kernel(LossRows out, T* dlogits, const float* logits, const std::int32_t* targets, int V,
+                const float* grad_scale, float z_coeff) {
   const std::int64_t row_begin = static_cast<std::int64_t>(blockIdx.x) * V;
   const float* row = logits + row_begin;
   const int target = targets[blockIdx.x];
   T* drow = dlogits == nullptr ? nullptr : dlogits + row_begin;
   if (target < 0) {
-    if (threadIdx.x == 0) losses[blockIdx.x] = 0.0F;
+    if (threadIdx.x == 0) out.losses[blockIdx.x] = 0.0F;
+    if (threadIdx.x == 0 && out.z != nullptr) out.z[blockIdx.x] = 0.0F;
     for (int v = static_cast<int>(threadIdx.x); v < V && drow != nullptr; v += kThreads)
       drow[v] = from_float<T>(0.0F);
     return;
@@ -121,12 +128,15 @@ __global__ void __launch_bounds__(kThreads)
   const float chosen = target < V ? row[target] : 0.0F;
   const MaxSum all = block_max_sum(own);  // and every thread has read `chosen`
   if (threadIdx.x == 0) {
-    const double loss = log(static_cast<double>(all.sum)) +
-                        (static_cast<double>(all.max) - static_cast<double>(chosen));
-    losses[blockIdx.x] = target < V ? static_cast<float>(loss) : __builtin_nanf("");
+    const double log_sum = log(static_cast<double>(all.sum));
+    const double loss = log_sum + (static_cast<double>(all.max) - static_cast<double>(chosen));
+    const double lse = log_sum + static_cast<double>(all.max);
+    out.losses[blockIdx.x] = target < V ? static_cast<float>(loss) : __builtin_nanf("");
+    if (out.z != nullptr) out.z[blockIdx.x] = static_cast<float>(lse * lse);
   }
   if (drow == nullptr) return;
-  const float scale = *grad_scale, factor = scale / all.sum;
+  const float z_factor = 1.0F + 2.0F * z_coeff * (logf(all.sum) + all.max);
+  const float scale = *grad_scale, factor = scale / all.sum * z_factor;
   for_values(row, V, [&](int first, const auto& x) {
     constexpr int kSize = sizeof(x) / sizeof(float);
     float d[kSize];
@@ -182,8 +192,9 @@ void linear_cross_entropy(const Context& ctx, const ops::LinearCrossEntropy& a) 
     for_dtype(a.x.dtype, [&](auto type) {
       using T = decltype(type);
       launch(loss_kernel<T>, blocks_for(end - begin, 1), kThreads, 0, stream_of(ctx),
-             a.losses.as<float>() + begin, static_cast<T*>(dlogit_space.data), logits.as<float>(),
-             a.targets.as<std::int32_t>() + begin, static_cast<int>(V), grad_scale);
+             LossRows{a.losses.as<float>() + begin, a.z ? a.z.as<float>() + begin : nullptr},
+             static_cast<T*>(dlogit_space.data), logits.as<float>(),
+             a.targets.as<std::int32_t>() + begin, static_cast<int>(V), grad_scale, a.z_coeff);
     });
     if (!gradients) continue;
     const TensorView dlogits = rows(dlogit_space, 0, end - begin);

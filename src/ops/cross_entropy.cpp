@@ -17,6 +17,8 @@ void linear_cross_entropy(const Context& ctx, const LinearCrossEntropy& a) {
   require_weight(kOp, a.w, ctx.device, A, {V, D});
   require(kOp, "targets", a.targets, DType::i32, {N});
   require(kOp, "losses", a.losses, DType::f32, {N});
+  require_if_given(kOp, "z", a.z, DType::f32, {N});
+  GRIST_CHECK(a.z_coeff == 0.0F || a.z || N == 0, "{}: z_coeff without z", kOp);
   require_if_given(kOp, "dx", a.dx, A, {N, D});
   require_if_given(kOp, "dw", a.dw, DType::f32, {V, D});
   // With no rows dx has no data and yet dw may be wanted (to be cleared), so only then may they

@@ -37,18 +37,24 @@ struct Inputs {
     w = test::rounded_to_bf16(w);
   }
   test::CrossEntropyJudge judge() const {
-    return {c, widen(x), widen(w), targets, static_cast<double>(kGradScale)};
+    return {c,
+            widen(x),
+            widen(w),
+            targets,
+            static_cast<double>(kGradScale),
+            static_cast<double>(z_coeff)};
   }
 
   Case c;
   DType dtype;
   std::vector<std::int32_t> targets;
   Floats x, w, dw;
+  float z_coeff = 0.0F;
   bool accumulate = true;
 };
 
 struct Results {
-  Floats losses, dx, dw;
+  Floats losses, z, dx, dw;
 };
 
 Results run(const Inputs& in, bool gradients = true) {
@@ -56,21 +62,24 @@ Results run(const Inputs& in, bool gradients = true) {
   const Case& c = in.c;
   const OnDevice x(*ctx, in.x, {c.N, c.D}, in.dtype), w(*ctx, in.w, {c.V, c.D}, in.dtype);
   const OnDevice targets(*ctx, in.targets, {c.N}), dw(*ctx, in.dw, {c.V, c.D});
-  const OnDevice losses(*ctx, DType::f32, {c.N}), dx(*ctx, in.dtype, {c.N, c.D});
+  const OnDevice losses(*ctx, DType::f32, {c.N}), z(*ctx, DType::f32, {c.N});
+  const OnDevice dx(*ctx, in.dtype, {c.N, c.D});
   const OnDevice grad_scale(*ctx, Floats{kGradScale}, {1});
   const ops::WeightView weight{.data = static_cast<std::byte*>(w.view().data),
                                .device = Device::cuda,
                                .dtype = in.dtype,
                                .shape = {c.V, c.D}};
   ops::linear_cross_entropy(*ctx, {.losses = losses,
+                                   .z = in.z_coeff != 0 ? z.view() : TensorView{},
                                    .dx = gradients ? dx.view() : TensorView{},
                                    .dw = gradients ? dw.view() : TensorView{},
                                    .x = x,
                                    .w = weight,
                                    .targets = targets,
                                    .grad_scale = gradients ? grad_scale.view() : TensorView{},
+                                   .z_coeff = in.z_coeff,
                                    .accumulate = in.accumulate});
-  return {losses.floats(), dx.floats(), dw.floats()};
+  return {losses.floats(), z.floats(), dx.floats(), dw.floats()};
 }
 
 // In bf16, dlogits are rounded, and dx is.
@@ -94,6 +103,19 @@ TEST_P(CudaCrossEntropy, MatchesFormula) {
     const Inputs in(GetParam(), dtype);
     const test::CrossEntropyJudge judge = in.judge();
     for_each_schedule([&] { expect_right(in, judge, run(in)); });
+  }
+}
+
+TEST_P(CudaCrossEntropy, AddsTheSquaredLogSumToTheGradients) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    Inputs in(GetParam(), dtype);
+    in.z_coeff = 0.05F;
+    const test::CrossEntropyJudge judge = in.judge();
+
+    const Results got = run(in);
+
+    expect_right(in, judge, got);
+    EXPECT_TRUE(close(got.z, judge.z, {1e-5, 1e-5}));
   }
 }
 

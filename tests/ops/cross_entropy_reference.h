@@ -21,15 +21,20 @@ inline std::vector<std::int32_t> some_targets(const CrossEntropyCase& c) {
   return targets;
 }
 
-// Losses, and the gradients of their sum times grad_scale.
+// Losses, and the gradients of the sum of loss + z_coeff * z times grad_scale.
 struct CrossEntropyJudge {
-  std::vector<double> losses, dx, dw;
+  std::vector<double> losses, z, dx, dw;
   std::vector<double> dx_size, dw_size;  // the same sums of absolute values
 
   CrossEntropyJudge(const CrossEntropyCase& c, const std::vector<double>& x,
                     const std::vector<double>& w, const std::vector<std::int32_t>& targets,
-                    double grad_scale)
-      : losses(targets.size()), dx(x.size()), dw(w.size()), dx_size(x.size()), dw_size(w.size()) {
+                    double grad_scale, double z_coeff = 0)
+      : losses(targets.size()),
+        z(targets.size()),
+        dx(x.size()),
+        dw(w.size()),
+        dx_size(x.size()),
+        dw_size(w.size()) {
     const auto D = static_cast<std::size_t>(c.D), V = static_cast<std::size_t>(c.V);
     std::vector<double> p(V);
     for (std::size_t n = 0; n < targets.size(); ++n) {
@@ -43,9 +48,12 @@ struct CrossEntropyJudge {
       const double chosen = p[target];
       double sum = 0;
       for (double& value : p) sum += value = std::exp(value - largest);
-      losses[n] = std::log(sum) + largest - chosen;
+      const double lse = std::log(sum) + largest;
+      losses[n] = lse - chosen;
+      z[n] = lse * lse;
       for (std::size_t v = 0; v < V; ++v) {
-        const double d_logit = grad_scale * (p[v] / sum - (v == target ? 1 : 0));
+        const double d_logit =
+            grad_scale * ((1 + 2 * z_coeff * lse) * p[v] / sum - (v == target ? 1 : 0));
         for (std::size_t d = 0; d < D; ++d) {
           dx[n * D + d] += d_logit * w[v * D + d];
           dw[v * D + d] += d_logit * x[n * D + d];

@@ -35,6 +35,7 @@ struct Trial {
         dx(x.size(), 99.0F),
         dw(w.size()),
         losses(static_cast<std::size_t>(c.N), 99.0F),
+        z(static_cast<std::size_t>(c.N), 99.0F),
         targets(test::some_targets(c)) {}
   ops::LinearCrossEntropy args(const Context& ctx, bool gradients = true) {
     const Shape shape{c.V, c.D};
@@ -43,21 +44,26 @@ struct Trial {
         .data = packed.data(), .device = Device::cpu, .dtype = DType::f32, .shape = shape};
     ops::refresh_weight(ctx, {.out = weight, .master = view(std::as_const(w), shape)});
     return {.losses = view(losses, {c.N}),
+            .z = z_coeff != 0 ? view(z, {c.N}) : TensorView{},
             .dx = gradients ? view(dx, {c.N, c.D}) : TensorView{},
             .dw = gradients ? view(dw, {c.V, c.D}) : TensorView{},
             .x = view(std::as_const(x), {c.N, c.D}),
             .w = weight,
             .targets = view(std::as_const(targets), {c.N}),
             .grad_scale = {&grad_scale, DType::f32, {1}},
+            .z_coeff = z_coeff,
             .accumulate = true};
   }
   void run(const Context& ctx) { ops::linear_cross_entropy(ctx, args(ctx)); }
-  Judge judge() const { return {c, widen(x), widen(w), targets, 0.25}; }
+  Judge judge() const {
+    return {c, widen(x), widen(w), targets, 0.25, static_cast<double>(z_coeff)};
+  }
 
   Case c;
-  std::vector<float> x, w, dx, dw, losses;
+  std::vector<float> x, w, dx, dw, losses, z;
   std::vector<std::int32_t> targets;
   float grad_scale = 0.25F;
+  float z_coeff = 0.0F;
   Buffer packed;
 };
 
@@ -98,6 +104,43 @@ TEST(LinearCrossEntropyGradient, EqualsFiniteDifferences) {
     const Judge judge(c, x, w, trial.targets, 0.25);
     double sum = 0;
     for (const double l : judge.losses) sum += 0.25 * l;
+    return sum;
+  };
+  EXPECT_TRUE(close(trial.dx, test::numeric_gradient(x, loss), {1e-5, 1e-6}));
+  EXPECT_TRUE(close(trial.dw, test::numeric_gradient(w, loss), {1e-5, 1e-6}));
+}
+
+TEST_P(LinearCrossEntropy, AddsTheSquaredLogSumToTheGradients) {
+  const Case c = GetParam();
+  const CpuContext ctx;
+  Trial plain(c), trial(c);
+  trial.z_coeff = 0.05F;
+
+  plain.run(*ctx);
+  trial.run(*ctx);
+
+  const Judge judge = trial.judge();
+  EXPECT_EQ(trial.losses, plain.losses);
+  EXPECT_TRUE(close(trial.z, judge.z, {1e-5, 1e-5}));
+  EXPECT_TRUE(close(trial.dx, judge.dx, tolerance(c.D)));
+  EXPECT_TRUE(close(trial.dw, judge.dw, tolerance(c.N)));
+}
+
+TEST(LinearCrossEntropyGradient, WithTheZLossEqualsFiniteDifferences) {
+  const Case c{4, 3, 5};
+  const CpuContext ctx;
+  Trial trial(c);
+  trial.targets = {0, 4, -1, 2};
+  trial.z_coeff = 0.1F;
+
+  trial.run(*ctx);
+
+  Doubles x = widen(trial.x), w = widen(trial.w);
+  const auto loss = [&] {
+    const Judge judge(c, x, w, trial.targets, 0.25);
+    double sum = 0;
+    for (std::size_t n = 0; n < judge.losses.size(); ++n)
+      sum += 0.25 * (judge.losses[n] + static_cast<double>(trial.z_coeff) * judge.z[n]);
     return sum;
   };
   EXPECT_TRUE(close(trial.dx, test::numeric_gradient(x, loss), {1e-5, 1e-6}));
@@ -201,6 +244,9 @@ TEST(LinearCrossEntropyErrors, RejectsBrokenContracts) {
   EXPECT_THROW(ops::linear_cross_entropy(*ctx, args), Error);
   args = trial.args(*ctx);
   args.grad_scale = {};
+  EXPECT_THROW(ops::linear_cross_entropy(*ctx, args), Error);
+  args = trial.args(*ctx);
+  args.z_coeff = 0.1F;
   EXPECT_THROW(ops::linear_cross_entropy(*ctx, args), Error);
   args = trial.args(*ctx);
   args.targets.dtype = DType::i64;
