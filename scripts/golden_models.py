@@ -12,6 +12,7 @@ SHAPE = {"num_hidden_layers": 2, "hidden_size": 24, "num_attention_heads": 4,
 NUM_EXPERTS, EXPERT_WIDTH, DENSE_WIDTH = 8, 12, 24
 ROUTED_SCALE = 1.5  # glm4_moe
 # One golden a name. `documents`: lengths of the documents in each row, None for one a row.
+# `head_z_coeff`: of the z-loss on the output logits, where the golden has one.
 # `gap`: no routing decision may be closer, in logits, or for sigmoid in scores.
 MIXTRAL = {"type": "mixtral", "top_k": 2, "norm": True, "tied": False, "theta": 1e4, "eps": 1e-5,
            "documents": None, "gap": 1e-3}
@@ -19,6 +20,7 @@ QWEN3 = {"type": "qwen3_moe", "top_k": 3, "norm": True, "tied": False, "theta": 
          "documents": None, "gap": 1e-3}
 GOLDENS = {
     "mixtral": MIXTRAL,
+    "mixtral_head_z": {**MIXTRAL, "head_z_coeff": 0.02},
     "mixtral_packed": {**MIXTRAL, "documents": [[7, 12], [1, 13, 5]]},
     "qwen3_moe_norm": QWEN3,
     "qwen3_moe": {**QWEN3, "norm": False, "tied": True},
@@ -93,7 +95,8 @@ def grist_config(spec):
         # Any rate turns the biases on; they keep their stored values in all ten steps.
         moe.update(first_k_dense_replace=1, shared_expert_intermediate_size=EXPERT_WIDTH,
                    expert_bias_update_rate=0.001)
-    return dict(SHAPE, intermediate_size=DENSE_WIDTH, rope_theta=spec["theta"],
+    head = {"lm_head_z_loss_coeff": spec["head_z_coeff"]} if "head_z_coeff" in spec else {}
+    return dict(SHAPE, **head, intermediate_size=DENSE_WIDTH, rope_theta=spec["theta"],
                 rms_norm_eps=spec["eps"], qk_norm=spec["type"] == "qwen3_moe",
                 tie_word_embeddings=spec["tied"], moe={**moe, "router": router})
 

@@ -86,7 +86,8 @@ def run(model, spec, ids, documents):
 
 
 def losses(logits, routing, labels, spec):
-    """Cross entropy per target; our aux and z losses of the whole batch, summed over layers."""
+    """Cross entropy and the output logits' z-loss per target; our aux and z losses of the whole
+    batch, summed over layers."""
     flat = labels.reshape(-1)
     targets = int((flat != IGNORED).sum())
     ce = F.cross_entropy(logits.reshape(len(flat), -1), flat, ignore_index=IGNORED,
@@ -103,7 +104,11 @@ def losses(logits, routing, labels, spec):
             probability = torch.softmax(layer["logits"], dim=-1)
         aux = aux + AUX_COEFF * experts * (fraction * probability.mean(dim=0)).sum()
         z = z + Z_COEFF / tokens * torch.logsumexp(layer["logits"], dim=-1).square().sum()
-    return {"loss": ce, "aux_loss": aux, "z_loss": z, "total_loss": ce + aux + z}
+    parts = {"loss": ce, "aux_loss": aux, "z_loss": z}
+    if "head_z_coeff" in spec:
+        squares = torch.logsumexp(logits.reshape(len(flat), -1)[flat != IGNORED], dim=-1).square()
+        parts["lm_head_z_loss"] = spec["head_z_coeff"] * squares.sum() / targets
+    return {**parts, "total_loss": sum(parts.values())}
 
 
 def smallest_gap(routing, top_k):

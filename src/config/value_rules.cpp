@@ -37,6 +37,7 @@ constexpr auto kRanges = std::to_array<Range>({
     {"model.rope_theta", 1, 1e12},
     {"model.rms_norm_eps", 0, 0.1, true},
     {"model.initializer_range", 0, 10, true},
+    {"model.lm_head_z_loss_coeff", 0, 1e6},
     {"model.moe.expansion_rate", 0, 1 << 16},
     {"model.moe.granularity", 0, 1 << 16},
     {"model.moe.flops_multiplier", 0, 1 << 16},

@@ -135,6 +135,7 @@ void plan_workspace(Planner& plan, Arena& arena, Activations& act, const ModelCo
     return;
   }
   plan.add(act.dn_final, arena, dtype, {N, D});
+  if (c.lm_head_z_loss_coeff != 0) plan.add(act.head_z, arena, f32, {N});
   plan.add(w.dz, arena, dtype, {2 * activated});
   plan.add(w.shared_dz, arena, dtype, {N, 2 * Fs});
   plan.add(w.da, arena, dtype, {std::max(dense, N * Fs)});
@@ -198,6 +199,7 @@ Activations::Activations(const ModelConfig& c, std::int64_t tokens, std::int64_t
   const bool backward = keep != Keep::nothing;
   if (backward) {  // first, and so in one stretch
     plan.add(loss_sum, kept_, DType::f64, {1});
+    if (c.lm_head_z_loss_coeff != 0) plan.add(head_z_sum, kept_, DType::f64, {1});
     for (std::size_t i = 0; i < layers.size(); ++i)
       for (const Field& f : fields(i))
         if (is_statistic(f.member)) plan.add(layers[i].*f.member, kept_, f.dtype, f.shape);

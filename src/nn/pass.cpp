@@ -85,16 +85,20 @@ void Pass::forward(std::int64_t capacity) {
 
 void Pass::loss(const StepScale* scale) {
   const Parameter& out = parameters_.output();
-  ops::linear_cross_entropy(ctx_,
-                            {.losses = act_.losses,
-                             .dx = scale != nullptr ? act_.dn_final : TensorView{},
-                             .dw = scale != nullptr ? out.grad : TensorView{},
-                             .x = act_.n_final,
-                             .w = out.compute,
-                             .targets = input_.batch.targets,
-                             .grad_scale = scale != nullptr ? input_.loss_scale : ConstTensorView{},
-                             .accumulate = scale != nullptr && !scale->first});
+  const bool head_z = scale != nullptr && config_.lm_head_z_loss_coeff != 0;
+  ops::linear_cross_entropy(
+      ctx_, {.losses = act_.losses,
+             .z = head_z ? act_.head_z : TensorView{},
+             .dx = scale != nullptr ? act_.dn_final : TensorView{},
+             .dw = scale != nullptr ? out.grad : TensorView{},
+             .x = act_.n_final,
+             .w = out.compute,
+             .targets = input_.batch.targets,
+             .grad_scale = scale != nullptr ? input_.loss_scale : ConstTensorView{},
+             .z_coeff = head_z ? static_cast<float>(config_.lm_head_z_loss_coeff) : 0.0F,
+             .accumulate = scale != nullptr && !scale->first});
   ops::sum(ctx_, {.sum = act_.loss_sum, .x = act_.losses});
+  if (head_z) ops::sum(ctx_, {.sum = act_.head_z_sum, .x = act_.head_z});
 }
 
 void Pass::backward(const StepScale& scale, const std::function<void()>& ready) {

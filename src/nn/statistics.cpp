@@ -101,6 +101,9 @@ void Model::collect(const Activations& act, const StepScale& scale, const std::b
   }
   const MicroBatchSums sums(act, statistics);
   out.loss_sum += *sums.of<double>(act.loss_sum);
+  if (act.head_z_sum)
+    out.lm_head_z_loss +=
+        config_.lm_head_z_loss_coeff * scale.loss_scale * *sums.of<double>(act.head_z_sum);
   for (std::size_t i = 0; i < moe_layers; ++i)
     collect_layer(config_.moe, scale, act.tokens(), act.layers[act.layers.size() - moe_layers + i],
                   sums, router_state_.load_fraction[i], out.layers[i]);

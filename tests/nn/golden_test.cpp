@@ -62,6 +62,8 @@ struct Golden {
     m.rms_norm_eps = c.at("rms_norm_eps").as_double();
     m.qk_norm = c.at("qk_norm").as_bool();
     m.tie_word_embeddings = c.at("tie_word_embeddings").as_bool();
+    if (const Json* coeff = c.find("lm_head_z_loss_coeff"))
+      m.lm_head_z_loss_coeff = coeff->as_double();
     m.moe.num_experts = moe.at("num_experts").as_int();
     m.moe.num_experts_per_tok = moe.at("num_experts_per_tok").as_int();
     m.moe.moe_intermediate_size = moe.at("moe_intermediate_size").as_int();
@@ -239,8 +241,8 @@ TEST_P(GoldenModel, TenAdamWStepsMatchPyTorch) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Transformers, GoldenModel,
-                         ::testing::Values("mixtral", "mixtral_packed", "qwen3_moe",
-                                           "qwen3_moe_norm", "glm4_moe"),
+                         ::testing::Values("mixtral", "mixtral_head_z", "mixtral_packed",
+                                           "qwen3_moe", "qwen3_moe_norm", "glm4_moe"),
                          [](const auto& test) { return std::string(test.param); });
 
 }  // namespace

@@ -63,6 +63,7 @@ class Trial {
 
 const Case kCases[] = {
     {"SoftmaxAfter", [](ModelConfig&) {}},
+    {"HeadZLoss", [](ModelConfig& m) { m.lm_head_z_loss_coeff = 0.1; }},
     {"SoftmaxBefore", [](ModelConfig& m) { m.moe.router.pre_softmax = true; }},
     {"SoftmaxBeforeTop1",
      [](ModelConfig& m) { m.moe.router.pre_softmax = true, m.moe.num_experts_per_tok = 1; }},

@@ -80,6 +80,7 @@ struct ModelConfig {
   bool tie_word_embeddings = false;
   double initializer_range =
       0.02;  // std of every matrix; o_proj and down_proj divided by sqrt(2 * num_hidden_layers)
+  double lm_head_z_loss_coeff = 0;  // times the mean squared logsumexp of the output logits
   MoeConfig moe;
   template <class V> void fields(V& v) {
     v("num_hidden_layers", num_hidden_layers);
@@ -95,6 +96,7 @@ struct ModelConfig {
     v("qk_norm", qk_norm);
     v("tie_word_embeddings", tie_word_embeddings);
     v("initializer_range", initializer_range);
+    v("lm_head_z_loss_coeff", lm_head_z_loss_coeff);
     v("moe", moe);
   }
 };

@@ -85,7 +85,8 @@ class Activations {
   TensorView dn_final;                      // (N, D)
   TensorView losses;                        // (N) f32
   TensorView loss_sum;                      // (1) f64
-  // The memory of all that the host wants to know of a micro-batch, loss_sum and the layers' own:
+  TensorView head_z, head_z_sum;  // (N) f32, (1) f64: z-loss of the output logits, where trained
+  // The memory of all that the host wants to know of a micro-batch, these sums and the layers' own:
   // (bytes / 8) i64, one stretch and so one copy. Empty for evaluation.
   TensorView statistics;
   // The micro-batch where the device reads it: (N) i32 each; room for document boundaries, i32;

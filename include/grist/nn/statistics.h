@@ -23,6 +23,7 @@ struct LayerStatistics {
 
 struct StepStatistics {
   double loss_sum = 0;                  // CE over target tokens, nats
+  double lm_head_z_loss = 0;            // times loss_scale, coefficient included
   std::vector<LayerStatistics> layers;  // MoE layers in order
   void reset();                         // keeps the layers' shapes
 };
@@ -42,6 +43,7 @@ template <class Owner> struct SumEntry {
 };
 
 inline constexpr auto kAlways = [](const ModelConfig&) { return true; };
+inline constexpr auto kHeadZ = [](const ModelConfig& c) { return c.lm_head_z_loss_coeff != 0; };
 
 inline constexpr SumEntry<LayerStatistics> kLayerSums[] = {
     {&LayerStatistics::aux_loss, SumKind::loss_term, "aux_loss", "aux", kAlways},
@@ -51,6 +53,7 @@ inline constexpr SumEntry<LayerStatistics> kLayerSums[] = {
 };
 inline constexpr SumEntry<StepStatistics> kModelSums[] = {
     {&StepStatistics::loss_sum, SumKind::cross_entropy, "loss", "", kAlways},
+    {&StepStatistics::lm_head_z_loss, SumKind::loss_term, "lm_head_z_loss", "head z", kHeadZ},
 };
 
 // Calls f with every sum of both lists, always in the same order.
