@@ -20,6 +20,7 @@ import check_layers  # noqa: E402
 import check_openings  # noqa: E402
 import compare_compression  # noqa: E402
 import kernel_resources  # noqa: E402
+import new_op  # noqa: E402
 import plot_loss  # noqa: E402
 from test_gpu_check import GpuCheck, Judgement  # noqa: E402, F401
 from test_slurm import Slurm  # noqa: E402, F401
@@ -75,6 +76,53 @@ class Openings(InFolder):
         self.assertEqual(len(self.problems("kernels/cuda/b.cuh", "// B.\n__global__ void b();\n")),
                          2)
         self.assertEqual(len(self.problems("kernels/cuda/c.cuh", "// Shared by kernels.\n")), 2)
+
+
+class NewOp(InFolder):
+    def setUp(self):
+        super().setUp()
+        for name in [*new_op.ENTRIES, new_op.BACKENDS]:
+            self.write(name, (SCRIPTS.parent / name).read_text(encoding="utf-8"))
+        self.write("src/ops/operand.h", "#pragma once\n// Checks of operands.\n")
+        for name in new_op.FILES:
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+
+    def read(self, name):
+        return (self.folder / name).read_text(encoding="utf-8")
+
+    def test_writes_files_that_pass_the_checks(self):
+        new_op.begin("soft_cap", self.folder)
+        self.assertIn("struct SoftCap {", self.read("include/grist/ops/soft_cap.h"))
+        self.assertIn("is not written yet", self.read("kernels/cuda/soft_cap.cu"))
+        self.assertEqual(check_openings.check(self.folder)[0], [])
+        self.assertEqual(check_layers.check(self.folder)[0], [])
+
+    def test_lists_the_operation_and_every_source_once(self):
+        new_op.begin("soft_cap", self.folder)
+        self.assertIn("\\\n  X(soft_cap, SoftCap)\n\n", self.read(new_op.BACKENDS))
+        for name, (entry, _) in new_op.ENTRIES.items():
+            with self.subTest(name):
+                words = self.read(name).split()
+                entry = entry.format(name="soft_cap")
+                self.assertEqual(words.count(entry), 1)
+                self.assertLess(words[words.index(entry) - 1], entry)
+
+    def test_puts_the_first_and_the_last_in_place(self):
+        new_op.begin("absolute", self.folder)
+        new_op.begin("zeta", self.folder)
+        self.assertIn("(GRIST_CUDA_SOURCES\n  absolute.cu\n  attention.cu",
+                      self.read("kernels/cuda/CMakeLists.txt"))
+        self.assertRegex(self.read("kernels/cuda/CMakeLists.txt"), r"weight\.cu\s+zeta\.cu\s+\)")
+        self.assertIn("grist_module(ops absolute.cpp attention.cpp",
+                      self.read("src/ops/CMakeLists.txt"))
+
+    def test_refuses_bad_names_and_what_is_there(self):
+        for name in ("SoftCap", "soft-cap", "", "_x", "swiglu_forward"):
+            with self.subTest(name), self.assertRaises(new_op.Problem):
+                new_op.begin(name, self.folder)
+        new_op.begin("soft_cap", self.folder)
+        with self.assertRaises(new_op.Problem):
+            new_op.begin("soft_cap", self.folder)
 
 
 class Layers(InFolder):
