@@ -16,15 +16,6 @@ std::string join(const std::string& block, const std::string& name) {
   return block.empty() ? name : block + "." + name;
 }
 
-std::string starred(const std::string& key) {
-  for (const char* list : {"data.train.", "data.validation."}) {
-    if (!key.starts_with(list)) continue;
-    const auto dot = key.find('.', std::string_view(list).size());
-    return std::string(list) + "*" + (dot == std::string::npos ? "" : key.substr(dot));
-  }
-  return key;
-}
-
 std::string read(const YamlNode& node, bool& out) {
   return read_bool(node, out);
 }
@@ -57,6 +48,22 @@ std::string read(const YamlNode& node, std::vector<std::int64_t>& out) {
   return "";
 }
 
+std::string read(const YamlNode& node, const WordField& out) {
+  std::string text;
+  if (std::string problem = read_string(node, text); !problem.empty()) return problem;
+  if (out.set(text)) return "";
+  const std::string words = out.list();
+  return fmt::format("{}; want {}{}", text.empty() ? "\"\"" : text,
+                     words.find(',') == std::string::npos ? "" : "one of ", words);
+}
+
+struct ReadInto {
+  const YamlNode& node;
+  template <class T> std::string operator()(T* value) const { return read(node, *value); }
+  std::string operator()(const WordField& field) const { return read(node, field); }
+  std::string operator()(std::vector<DataSourceConfig>* /*sources*/) const { return ""; }
+};
+
 // One value into its slot.
 class SlotReader {
  public:
@@ -69,15 +76,8 @@ class SlotReader {
       read_sources(slot.key, node, written, **sources);
       return;
     }
-    std::string problem = std::visit(
-        [&](auto* value) -> std::string {
-          if constexpr (std::is_same_v<decltype(value), std::vector<DataSourceConfig>*>)
-            return "";
-          else
-            return read(node, *value);
-        },
-        slot.target);
-    if (problem.empty()) problem = check_limits(starred(slot.key), slot.target);
+    std::string problem = std::visit(ReadInto{node}, slot.target);
+    if (problem.empty()) problem = check_limits(slot);
     if (problem.empty()) return;
     if (written.spelled != slot.key) problem += fmt::format(" (written as {})", written.spelled);
     problems_.add(node.where, slot.key, problem);

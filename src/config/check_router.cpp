@@ -15,7 +15,7 @@ constexpr std::string_view kTopK = "model.moe.num_experts_per_tok";
 bool flat_norm_is_ambiguous(Resolver& r) {
   const auto norm = r.bound.written.find(kNorm);
   if (norm == r.bound.written.end() || norm->second.spelled != "model.norm_topk_prob" ||
-      r.written(kPre) || r.config().model.moe.router.score_function == "sigmoid")
+      r.written(kPre) || r.config().model.moe.router.score_function != ScoreFunction::softmax)
     return false;
   r.problem(kNorm,
             "in Hugging Face's config.json norm_topk_prob goes with a softmax over all experts; "
@@ -31,8 +31,8 @@ void check_top1(Resolver& r) {
     r.problem(kNorm,
               "true with num_experts_per_tok 1: the one weight divided by itself is 1, so that the "
               "router gets no gradient; write norm_topk_prob: false{}",
-              router.score_function == "softmax" ? " and pre_softmax: true" : "");
-  else if (router.score_function == "softmax" && !router.pre_softmax)
+              router.score_function == ScoreFunction::softmax ? " and pre_softmax: true" : "");
+  else if (router.score_function == ScoreFunction::softmax && !router.pre_softmax)
     r.problem(kPre,
               "false with num_experts_per_tok 1: a softmax over one chosen expert is always 1, so "
               "that the router gets no gradient; write pre_softmax: true");
@@ -41,7 +41,7 @@ void check_top1(Resolver& r) {
 void check_bias(Resolver& r) {
   const MoeConfig& e = r.config().model.moe;
   const RouterConfig& router = e.router;
-  if (e.expert_bias_update_rate <= 0 || router.score_function != "softmax") return;
+  if (e.expert_bias_update_rate <= 0 || router.score_function != ScoreFunction::softmax) return;
   if (!router.pre_softmax)
     r.problem(kBias,
               "{} with softmax after top-k (pre_softmax false): a selection bias there is not "
@@ -75,9 +75,10 @@ void check_router(Resolver& r) {
   if (e.num_experts == 0 || !r.usable({kScore, kPre, kNorm, kBias}) || flat_norm_is_ambiguous(r))
     return;
   const RouterConfig& router = e.router;
-  const bool softmax = router.score_function == "softmax";
+  const bool softmax = router.score_function == ScoreFunction::softmax;
   if (!softmax && router.pre_softmax)
-    r.problem(kPre, "true with score_function sigmoid: there is no softmax to place; drop one");
+    r.problem(kPre, "true with score_function {}: there is no softmax to place; drop one",
+              word(router.score_function));
   if (e.num_experts_per_tok == 1 && r.usable({kTopK}))
     check_top1(r);
   else if (softmax && !router.pre_softmax && router.norm_topk_prob)

@@ -14,17 +14,28 @@ class Lister {
  public:
   Lister(std::vector<Slot>& out, std::string prefix) : out_(out), prefix_(std::move(prefix)) {}
 
-  template <class T> void operator()(const char* name, T& value) {
-    const std::string key = prefix_.empty() ? name : prefix_ + "." + name;
-    if constexpr (std::is_constructible_v<Target, T*>) {
-      out_.push_back({key, Target(&value)});
-    } else {
-      Lister inner(out_, key);
-      value.fields(inner);
-    }
+  void operator()(const char* name, bool& value) { add(name, &value); }
+  void operator()(const char* name, std::vector<DataSourceConfig>& value) { add(name, &value); }
+  void operator()(const char* name, std::string& value, Text text) { add(name, &value, text); }
+  template <class T> void operator()(const char* name, T& value, Range range) {
+    add(name, &value, range);
+  }
+  template <class T>
+  requires std::is_enum_v<T>
+  void operator()(const char* name, T& value) { add(name, WordField(&value)); }
+  template <class T>
+  requires requires(T& block, Lister& lister) { block.fields(lister); }
+  void operator()(const char* name, T& block) {
+    Lister inner(out_, path(name));
+    block.fields(inner);
   }
 
  private:
+  std::string path(const char* name) const { return prefix_.empty() ? name : prefix_ + "." + name; }
+  void add(const char* name, Target target, Limit limit = {}) {
+    out_.push_back({path(name), target, limit});
+  }
+
   std::vector<Slot>& out_;
   std::string prefix_;
 };
@@ -53,7 +64,28 @@ std::string text(const std::vector<DataSourceConfig>& sources) {
   return sources.empty() ? "[]" : "[...]";
 }
 
+struct TextOf {
+  template <class T> std::string operator()(const T* value) const { return text(*value); }
+  std::string operator()(const WordField& field) const { return quoted_if_needed(field.word()); }
+};
+
 }  // namespace
+
+bool WordField::set(std::string_view word) const {
+  for (int i = 0; !nth_word(words_, i).empty(); ++i) {
+    if (nth_word(words_, i) != word) continue;
+    set_(value_, i);
+    return true;
+  }
+  return false;
+}
+
+std::string WordField::list() const {
+  std::string out;
+  for (int i = 0; !nth_word(words_, i).empty(); ++i)
+    out += (i > 0 ? ", " : "") + std::string(nth_word(words_, i));
+  return out;
+}
 
 std::vector<Slot> slots_of(Config& config) {
   std::vector<Slot> out;
@@ -70,7 +102,7 @@ std::vector<Slot> slots_of(DataSourceConfig& source, const std::string& prefix) 
 }
 
 std::string text_of(const Target& target) {
-  return std::visit([](const auto* value) { return text(*value); }, target);
+  return std::visit(TextOf{}, target);
 }
 
 // Plain only where no YAML reader could take it for anything but this text.

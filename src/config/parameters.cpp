@@ -1,7 +1,5 @@
 #include "grist/config/parameters.h"
 
-#include <algorithm>
-
 namespace grist {
 
 namespace {
@@ -28,10 +26,8 @@ LayerParameters count_layer(const ModelConfig& m, bool moe) {
 
 ParameterCount count_parameters(const ModelConfig& m) {
   ParameterCount c;
-  c.num_dense_layers = m.moe.num_experts == 0
-                           ? m.num_hidden_layers
-                           : std::min(m.moe.first_k_dense_replace, m.num_hidden_layers);
-  c.num_moe_layers = m.num_hidden_layers - c.num_dense_layers;
+  c.num_dense_layers = m.first_moe_layer();
+  c.num_moe_layers = m.num_moe_layers();
   c.dense_layer = count_layer(m, false);
   if (m.moe.num_experts > 0) c.moe_layer = count_layer(m, true);
   c.embedding = (m.tie_word_embeddings ? 1 : 2) * m.vocab_size * m.hidden_size;

@@ -153,10 +153,10 @@ void check_wsd(Resolver& r) {
   if (!r.usable({"optim.lr_decay_style", "optim.lr_wsd_decay_iters", "optim.lr_warmup_iters",
                  "optim.lr_decay_iters"}))
     return;
-  if (o.lr_decay_style != "wsd") {
+  if (o.lr_decay_style != LrDecayStyle::wsd) {
     if (o.lr_wsd_decay_iters != 0)
       r.problem("optim.lr_wsd_decay_iters", "{} has no effect with lr_decay_style {}",
-                o.lr_wsd_decay_iters, o.lr_decay_style);
+                o.lr_wsd_decay_iters, word(o.lr_decay_style));
   } else if (o.lr_wsd_decay_iters == 0) {
     r.problem("optim.lr_wsd_decay_iters",
               "missing; lr_decay_style wsd needs the steps of the final decay");
@@ -171,8 +171,8 @@ void check_schedule(Resolver& r) {
   const OptimConfig& o = r.config().optim;
   if (r.usable({"optim.lr", "optim.min_lr"}) && o.min_lr > o.lr)
     r.problem("optim.min_lr", "{} is more than lr {}", o.min_lr, o.lr);
-  if (r.usable({"optim.min_lr", "optim.lr_decay_style"}) && o.lr_decay_style == "constant" &&
-      o.min_lr > 0)
+  if (r.usable({"optim.min_lr", "optim.lr_decay_style"}) &&
+      o.lr_decay_style == LrDecayStyle::constant && o.min_lr > 0)
     r.problem("optim.min_lr", "{} has no effect with lr_decay_style constant", o.min_lr);
   if (r.usable({"optim.lr_warmup_iters", "optim.lr_decay_iters", "train.train_iters"}) &&
       o.lr_decay_iters > 0 && o.lr_warmup_iters > o.lr_decay_iters)
@@ -186,9 +186,9 @@ void check_schedule(Resolver& r) {
 void check_experts_are_used(Resolver& r) {
   const Config& c = r.config();
   if (r.usable({"model.moe.token_drop_policy", "model.moe.capacity_factor"}) &&
-      c.model.moe.token_drop_policy != "probs" && !c.model.moe.capacity_factor)
+      c.model.moe.token_drop_policy != TokenDropPolicy::probs && !c.model.moe.capacity_factor)
     r.problem("model.moe.token_drop_policy", "{} has no effect without capacity_factor",
-              c.model.moe.token_drop_policy);
+              word(c.model.moe.token_drop_policy));
   if (!r.usable({"model.moe.num_experts"}) || c.model.moe.num_experts != 0) return;
   for (const auto& [key, factor] : {std::pair{"optim.router_lr_factor", c.optim.router_lr_factor},
                                     std::pair{"optim.expert_lr_factor", c.optim.expert_lr_factor}})
@@ -288,8 +288,9 @@ void check_training(Resolver& r) {
   check_rows(r);
   check_parallel(r);
   const InitConfig& init = r.config().init;
-  if (init.from.empty() && init.optimizer != "keep" && r.usable({"init.optimizer", "init.from"}))
-    r.problem("init.optimizer", "{} has no effect without init.from", init.optimizer);
+  if (init.from.empty() && init.optimizer != InitOptimizer::keep &&
+      r.usable({"init.optimizer", "init.from"}))
+    r.problem("init.optimizer", "{} has no effect without init.from", word(init.optimizer));
 }
 
 }  // namespace grist::config

@@ -8,13 +8,21 @@
 namespace grist::nn {
 
 Keep keep_for(const TrainConfig& train) {
-  if (train.recompute == "full") return Keep::layer_inputs;
-  return train.recompute == "selective" ? Keep::all_but_large : Keep::everything;
+  switch (train.recompute) {
+    case Recompute::none: return Keep::everything;
+    case Recompute::selective: return Keep::all_but_large;
+    case Recompute::full: return Keep::layer_inputs;
+  }
+  return Keep::everything;
 }
 
 DType activation_dtype(const Config& config, Device device) {
-  if (config.precision == "auto") return device == Device::cuda ? DType::bf16 : DType::f32;
-  return config.precision == "bf16" ? DType::bf16 : DType::f32;
+  switch (config.precision) {
+    case Precision::auto_: return device == Device::cuda ? DType::bf16 : DType::f32;
+    case Precision::fp32: return DType::f32;
+    case Precision::bf16: return DType::bf16;
+  }
+  return DType::f32;
 }
 
 namespace {
@@ -56,7 +64,7 @@ std::vector<Field> layer_fields(const ModelConfig& c, bool moe, std::int64_t N, 
     return f;
   }
   const std::int64_t E = c.moe.num_experts, K = c.moe.num_experts_per_tok, R = N * K;
-  const std::int64_t S = c.moe.aux_loss_scope == "sequence" ? B : 1;
+  const std::int64_t S = c.moe.aux_loss_scope == AuxLossScope::sequence ? B : 1;
   if (experts_here) f.push_back({&A::z, dtype, {R, 2 * c.moe.moe_intermediate_size}, all});
   f.insert(f.end(), {{&A::logits, f32, {N, E}, always},
                      {&A::ids, DType::i32, {N, K}, always},
@@ -113,10 +121,8 @@ void plan_workspace(Planner& plan, Arena& arena, Activations& act, const ModelCo
   const bool backward = act.keep() != Keep::nothing, experts_here = act.exchange() == nullptr;
   const std::int64_t D = c.hidden_size, Dh = c.head_dim, H = c.num_attention_heads,
                      Hkv = c.num_key_value_heads;
-  const std::int64_t L = c.num_hidden_layers, E = c.moe.num_experts,
-                     Fs = c.moe.shared_expert_intermediate_size;
-  const bool has_moe = E > 0 && c.moe.first_k_dense_replace < L;
-  const bool has_dense = E == 0 || c.moe.first_k_dense_replace > 0;
+  const std::int64_t E = c.moe.num_experts, Fs = c.moe.shared_expert_intermediate_size;
+  const bool has_moe = c.num_moe_layers() > 0, has_dense = c.first_moe_layer() > 0;
   const std::int64_t R = has_moe ? N * c.moe.num_experts_per_tok : 0,
                      Fe = c.moe.moe_intermediate_size;
   const std::int64_t dense = has_dense ? N * c.intermediate_size : 0;
@@ -183,9 +189,7 @@ Activations::Activations(const ModelConfig& c, std::int64_t tokens, std::int64_t
               sequences);
   Planner plan;
   std::vector<std::pair<Member, std::size_t>> shared_bytes;  // the largest layer decides
-  const auto is_moe = [&](std::size_t i) {
-    return c.moe.num_experts > 0 && static_cast<std::int64_t>(i) >= c.moe.first_k_dense_replace;
-  };
+  const auto is_moe = [&](std::size_t i) { return c.is_moe_layer(static_cast<std::int64_t>(i)); };
   const auto shared_entry = [&](Member m) -> std::size_t& {
     for (auto& [member, bytes] : shared_bytes) {
       if (member == m) return bytes;

@@ -60,7 +60,7 @@ Residual Decoder::run_layers(const Context& ctx, Activations& act, const Attenti
                               .x = reshape(a.o, {n, c.num_attention_heads * c.head_dim}),
                               .w = model_.parameters().layers[i].o.compute});
     mid_norm(run, true);
-    const std::size_t moe = i - static_cast<std::size_t>(c.moe.first_k_dense_replace);
+    const std::size_t moe = i - static_cast<std::size_t>(c.first_moe_layer());
     RoutingInput routing;
     if (run.p.is_moe()) routing.bias = selection_bias(model_.router_state_, {}, moe);
     ffn_forward(run, routing);

@@ -13,6 +13,22 @@ namespace grist::nn {
 
 namespace {
 
+ops::ScoreFunction score_function(ScoreFunction word) {
+  switch (word) {
+    case ScoreFunction::softmax: return ops::ScoreFunction::softmax;
+    case ScoreFunction::sigmoid: return ops::ScoreFunction::sigmoid;
+  }
+  return ops::ScoreFunction::softmax;
+}
+
+ops::DropPolicy drop_policy(TokenDropPolicy word) {
+  switch (word) {
+    case TokenDropPolicy::probs: return ops::DropPolicy::probs;
+    case TokenDropPolicy::position: return ops::DropPolicy::position;
+  }
+  return ops::DropPolicy::probs;
+}
+
 // The first rows of a flat workspace, as a matrix.
 TensorView matrix(const TensorView& flat, std::int64_t rows_, std::int64_t columns) {
   TensorView v = flat;
@@ -77,17 +93,15 @@ void route(const LayerRun& run, const RoutingInput& routing) {
                                    .ids = a.ids,
                                    .weights = a.weights,
                                    .mode = mode});
-  ops::dispatch_plan(run.ctx,
-                     {.expert_offsets = a.expert_offsets,
-                      .row_token = a.row_token,
-                      .row_weight = a.row_weight,
-                      .slot_row = a.slot_row,
-                      .ids = a.ids,
-                      .weights = a.weights,
-                      .num_experts = moe.num_experts,
-                      .capacity = routing.capacity,
-                      .policy = moe.token_drop_policy == "position" ? ops::DropPolicy::position
-                                                                    : ops::DropPolicy::probs});
+  ops::dispatch_plan(run.ctx, {.expert_offsets = a.expert_offsets,
+                               .row_token = a.row_token,
+                               .row_weight = a.row_weight,
+                               .slot_row = a.slot_row,
+                               .ids = a.ids,
+                               .weights = a.weights,
+                               .num_experts = moe.num_experts,
+                               .capacity = routing.capacity,
+                               .policy = drop_policy(moe.token_drop_policy)});
 }
 
 // All rows at once when all experts are here; they are gathered from where they lie.
@@ -270,8 +284,7 @@ void moe_backward(const LayerRun& run, const BalanceScale& balance, bool accumul
 }  // namespace
 
 ops::RouterMode router_mode(const RouterConfig& config) {
-  return {.score = config.score_function == "sigmoid" ? ops::ScoreFunction::sigmoid
-                                                      : ops::ScoreFunction::softmax,
+  return {.score = score_function(config.score_function),
           .pre_softmax = config.pre_softmax,
           .norm_topk = config.norm_topk_prob,
           .routed_scale = static_cast<float>(config.routed_scaling_factor)};

@@ -57,8 +57,7 @@ Model::Model(const ModelConfig& config, Device device, bool with_gradients, Memo
     : config_(config),
       parameters_(config, device, with_gradients, ledger, part, dtype),
       constants_("constants", device, ledger) {
-  const std::int64_t moe_layers =
-      config.moe.num_experts == 0 ? 0 : config.num_hidden_layers - config.moe.first_k_dense_replace;
+  const std::int64_t moe_layers = config.num_moe_layers();
   const auto E = static_cast<std::size_t>(config.moe.num_experts);
   for (std::int64_t i = 0; i < moe_layers; ++i) {
     router_state_.bias.emplace_back(E, 0.0F);
@@ -150,8 +149,7 @@ void Model::clear_added_gradients(const Context& ctx) {
 
 std::vector<std::string> Model::router_bias_names() const {
   std::vector<std::string> names;
-  for (std::int64_t i = config_.moe.first_k_dense_replace;
-       i < config_.num_hidden_layers && config_.moe.num_experts > 0; ++i) {
+  for (std::int64_t i = config_.first_moe_layer(); i < config_.num_hidden_layers; ++i) {
     names.push_back("model.layers." + std::to_string(i) + ".mlp.gate.e_score_correction_bias");
   }
   return names;

@@ -116,7 +116,7 @@ struct Parameters::Layout {
     single(l.o, prefix + "self_attn.o_proj.weight", {D, H * Dh}, ParameterKind::matrix, out_std(c));
     single(l.post_attention_norm, prefix + "post_attention_layernorm.weight", {D},
            ParameterKind::norm, 0);
-    if (c.moe.num_experts == 0 || index < c.moe.first_k_dense_replace) {
+    if (!c.is_moe_layer(index)) {
       ffn(l.gate_up, l.down, prefix + "mlp.", c.intermediate_size, c);
       return;
     }

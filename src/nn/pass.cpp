@@ -123,8 +123,7 @@ void Pass::backward(const StepScale& scale, const std::function<void()>& ready) 
 }
 
 std::size_t Pass::first_moe() const {
-  return config_.moe.num_experts == 0 ? act_.layers.size()
-                                      : static_cast<std::size_t>(config_.moe.first_k_dense_replace);
+  return static_cast<std::size_t>(config_.first_moe_layer());
 }
 
 LayerRun Pass::layer(std::size_t i) const {
@@ -164,7 +163,7 @@ BalanceScale Pass::balance(std::size_t i, const StepScale& scale) const {
   b.aux_scale = static_cast<float>(moe.aux_loss_coeff / segments * weight);
   b.z_scale = static_cast<float>(moe.z_loss_coeff / static_cast<double>(act_.tokens()) * weight);
   if (moe.aux_loss_coeff == 0) return b;
-  if (moe.aux_loss_scope == "global_batch") {
+  if (moe.aux_loss_scope == AuxLossScope::global_batch) {
     b.load_fraction = reshape(router_value(routers_.load_fraction, router_values_,
                                            RouterValue::load_fraction, i - first_moe()),
                               {1, moe.num_experts});

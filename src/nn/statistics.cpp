@@ -70,8 +70,9 @@ void collect_layer(const MoeConfig& moe, const StepScale& scale, std::int64_t to
   const auto* counts = sums.of<std::int64_t>(a.counts);
   const auto* probs = sums.of<double>(a.prob_sums);
   const auto* scalars = sums.of<double>(a.scalars);
-  const auto* fractions =
-      moe.aux_loss_scope == "global_batch" ? global_fractions.data() : sums.of<float>(a.fractions);
+  const auto* fractions = moe.aux_loss_scope == AuxLossScope::global_batch
+                              ? global_fractions.data()
+                              : sums.of<float>(a.fractions);
   const double segment_tokens = static_cast<double>(tokens) / static_cast<double>(S);
   double f_times_p = 0;
   for (std::int64_t j = 0; j < S * E; ++j) {

@@ -39,8 +39,6 @@ Optimizer::Optimizer(const OptimConfig& config, std::vector<OptimizerEntry> entr
     : config_(config),
       entries_(std::move(entries)),
       arena_("optimizer reductions", device, ledger) {
-  if (config.name != "adamw")
-    fail(ExitCode::config, "optim.name: \"{}\" is not one of adamw", config.name);
   const auto key = [](const OptimizerEntry& e) { return std::tie(e.name, e.begin); };
   std::sort(entries_.begin(), entries_.end(),
             [&](const OptimizerEntry& a, const OptimizerEntry& b) { return key(a) < key(b); });

@@ -259,8 +259,8 @@ ExchangeSizes sizes_of(const Group& group, const Config& config, std::int64_t to
   s.chunks = config.parallel.overlap_expert_exchange && held >= 2 ? 2 : 1;
   s.hidden = model.hidden_size;
   s.intermediate = moe.moe_intermediate_size;
-  s.layers = model.num_hidden_layers - moe.first_k_dense_replace;
-  s.first_layer = moe.first_k_dense_replace;
+  s.layers = model.num_moe_layers();
+  s.first_layer = model.first_moe_layer();
   s.balanced_rows = tokens * K;
   s.most_rows = S * tokens * std::min(K, held);
   const std::int64_t capacity =

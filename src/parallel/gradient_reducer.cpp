@@ -11,7 +11,7 @@ namespace grist::parallel {
 namespace {
 
 std::int64_t lanes_of(const ParallelConfig& config, const Layout& layout) {
-  if (config.deterministic != "elastic") return 1;
+  if (config.deterministic != Deterministic::elastic) return 1;
   GRIST_CHECK(config.elastic_lanes % layout.world() == 0, "{} lanes over {} ranks",
               config.elastic_lanes, layout.world());
   return config.elastic_lanes / layout.world();
@@ -44,7 +44,7 @@ GradientReducer::GradientReducer(nn::Parameters& parameters, Groups& groups, con
       lanes_(parameters, lanes_of(config, plan.layout()), ctx, ledger),
       arena_("gradient staging", ctx.device, ledger) {
   const std::int64_t sources =
-      config.deterministic == "elastic" ? plan.layout().expert_parallel() : 1;
+      config.deterministic == Deterministic::elastic ? plan.layout().expert_parallel() : 1;
   GRIST_CHECK(parameters.part().gradient_sources == sources,
               "expert gradients of {} sources, {} are needed", parameters.part().gradient_sources,
               sources);

@@ -32,8 +32,21 @@ std::int64_t Layout::local_experts(std::int64_t num_experts) const {
   return num_experts / expert_parallel();
 }
 
+namespace {
+
+comm::DeviceTransport transport(WantedTransport wanted) {
+  switch (wanted) {
+    case WantedTransport::auto_: return comm::DeviceTransport::automatic;
+    case WantedTransport::nccl: return comm::DeviceTransport::nccl;
+    case WantedTransport::staged: return comm::DeviceTransport::staged;
+  }
+  return comm::DeviceTransport::automatic;
+}
+
+}  // namespace
+
 Groups make_groups(comm::Communicator& world, const Layout& layout, const Context& ctx,
-                   const std::string& transport) {
+                   WantedTransport wanted) {
   Groups g;
   g.world.host_ = &world;
   const auto part = [&](Group& group, std::int64_t color) {
@@ -43,11 +56,9 @@ Groups make_groups(comm::Communicator& world, const Layout& layout, const Contex
   part(g.expert_parallel, layout.expert_data_parallel_index());
   part(g.expert_data_parallel, layout.expert_parallel_index());
   if (ctx.device == Device::cpu || world.size() == 1) return g;
-  const auto wanted = transport == "nccl"     ? comm::DeviceTransport::nccl
-                      : transport == "staged" ? comm::DeviceTransport::staged
-                                              : comm::DeviceTransport::automatic;
   for (Group* group : {&g.world, &g.expert_parallel, &g.expert_data_parallel}) {
-    comm::DeviceCommunicator made = comm::device_communicator(group->host(), ctx.stream, wanted);
+    comm::DeviceCommunicator made =
+        comm::device_communicator(group->host(), ctx.stream, transport(wanted));
     group->device_ = std::move(made.communicator);
     if (g.transport.empty()) g.transport = made.description;
   }
@@ -101,7 +112,7 @@ std::vector<std::string> layout_problems(const Config& config, std::int64_t worl
     problems.push_back(
         fmt::format("parallel.expert_model_parallel_size: {}, but the model has no experts", ep));
   check_batches(config, world, "ranks", problems);
-  if (p.deterministic != "elastic") return problems;
+  if (p.deterministic != Deterministic::elastic) return problems;
   if (!power_of_two(world) || p.elastic_lanes % world != 0)
     problems.push_back(
         fmt::format("parallel.deterministic: elastic needs a number of ranks that is a power of "

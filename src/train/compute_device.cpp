@@ -13,14 +13,14 @@ namespace {
 
 DeviceChoice choose_here(const Config& config, int local_rank) {
   DeviceChoice choice;
-  if (config.device != "cpu" && enable_cuda(local_rank, choice.why_not_cuda)) {
+  if (config.device != WantedDevice::cpu && enable_cuda(local_rank, choice.why_not_cuda)) {
     choice.device = Device::cuda;
-  } else if (config.device == "cuda") {
+  } else if (config.device == WantedDevice::cuda) {
     fail(ExitCode::device_unavailable, "device: cuda: {}; use device: cpu", choice.why_not_cuda);
   }
-  if (choice.device == Device::cpu && config.precision == "bf16")
+  if (choice.device == Device::cpu && config.precision == Precision::bf16)
     fail(ExitCode::config, "precision: bf16 needs device: cuda{}; use precision: fp32",
-         config.device == "auto" ? fmt::format(" ({})", choice.why_not_cuda) : "");
+         config.device == WantedDevice::auto_ ? fmt::format(" ({})", choice.why_not_cuda) : "");
   return choice;
 }
 

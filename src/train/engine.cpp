@@ -23,7 +23,7 @@ namespace {
 nn::ModelPart part_of(const Config& config, const parallel::Layout& layout) {
   const std::int64_t experts = config.model.moe.num_experts;
   if (experts == 0 || layout.expert_parallel() == 1) return {};
-  const bool elastic = config.parallel.deterministic == "elastic";
+  const bool elastic = config.parallel.deterministic == Deterministic::elastic;
   return {.first_expert = layout.first_expert(experts),
           .num_experts = layout.local_experts(experts),
           .gradient_sources = elastic ? layout.expert_parallel() : 1};
@@ -91,7 +91,7 @@ Engine::Engine(const Config& config, comm::Communicator& world, const Context& c
                        parallel::make_expert_exchange(groups_.expert_parallel, config, tokens, keep,
                                                       ctx.device, dtype, ledger),
                        dtype);
-  if (ctx.device == Device::cuda && config.train.cuda_graphs == "auto" &&
+  if (ctx.device == Device::cuda && config.train.cuda_graphs == CudaGraphs::auto_ &&
       activations_->exchange() == nullptr)
     graphs_.emplace(ctx);
   make_room(static_cast<std::size_t>(config.train.global_batch_size /

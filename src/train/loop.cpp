@@ -278,7 +278,8 @@ void Run::finish_save(bool must) {
     return;
   }
   unsaved_ = true;
-  if (must || config().checkpoint.on_error == "stop") comm::agree(world_, [&] { throw *v->error; });
+  if (must || config().checkpoint.on_error == OnSaveError::stop)
+    comm::agree(world_, [&] { throw *v->error; });
   log::warn("{}; training goes on, and the next save tries again", v->error->what());
 }
 

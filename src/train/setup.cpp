@@ -133,12 +133,13 @@ void Run::say_device() const {
   if (choice_.device == Device::cuda) {
     const bool bf16 = nn::activation_dtype(config(), Device::cuda) == DType::bf16;
     log::info("device: cuda ({}{}), {}{}", cuda_device().describe(), each, bf16 ? "bf16" : "fp32",
-              config().device == "auto" ? ", chosen because there is a GPU" : "");
+              config().device == WantedDevice::auto_ ? ", chosen because there is a GPU" : "");
     return;
   }
-  log::info(
-      "device: cpu ({} thread{}{}){}", threads, threads == 1 ? "" : "s", each,
-      config().device == "auto" ? fmt::format(", chosen because {}", choice_.why_not_cuda) : "");
+  log::info("device: cpu ({} thread{}{}){}", threads, threads == 1 ? "" : "s", each,
+            config().device == WantedDevice::auto_
+                ? fmt::format(", chosen because {}", choice_.why_not_cuda)
+                : "");
 }
 
 void Run::open_data() {
@@ -219,7 +220,7 @@ void Run::print_plan() const {
       flops_per_token_ / 1e9, peak_flops_ / 1e9);
   if (world_.size() > 1)
     log::info("ranks: {}, zero_stage {}, {} bits", engine_->layout().str(), c.parallel.zero_stage,
-              c.parallel.deterministic);
+              word(c.parallel.deterministic));
   if (!engine_->transport().empty()) log::info("tensors travel by {}", engine_->transport());
   const char* whose = world_.size() > 1 ? " of rank 0" : "";
   const auto entries = [&](Device device) {

@@ -89,17 +89,17 @@ void Run::check_same_model(const CheckpointReader& step) const {
 }
 
 bool Run::resume() {
-  const std::string& mode = config().checkpoint.resume;
+  const bool never = config().checkpoint.resume == ResumeMode::never;
   const std::filesystem::path& folder = folder_->checkpoints();
   leader_does([&] {
-    if (mode == "never" && !list_steps(folder).empty())
+    if (never && !list_steps(folder).empty())
       fail(ExitCode::cannot_create,
            "{}: holds checkpoints and checkpoint.resume is never; choose another run.dir",
            folder.string());
     // Before loading: a step whose replacement was interrupted gets its name back.
-    if (mode != "never") CheckpointFolder(folder, "sweep").sweep();
+    if (!never) CheckpointFolder(folder, "sweep").sweep();
   });
-  if (mode == "never") return false;
+  if (never) return false;
   StateLoad state(*engine_, true);
   const std::optional<CheckpointReader> step = load_newest(world_, folder, state.destinations());
   if (!step) {
@@ -130,7 +130,7 @@ void Run::refuse_missing_steps() const {
          "{}: a checkpoint was committed here, but no step is left; restore one, or choose another "
          "run.dir to start again",
          folder.string());
-  if (config().checkpoint.resume == "required")
+  if (config().checkpoint.resume == ResumeMode::required)
     fail(ExitCode::not_found, "{}: no checkpoint, and checkpoint.resume is required",
          folder.string());
 }
@@ -143,7 +143,7 @@ std::string Run::other_layout(const CheckpointReader& step) const {
 }
 
 void Run::start_from_parent() {
-  const bool keep = config().init.optimizer == "keep";
+  const bool keep = config().init.optimizer == InitOptimizer::keep;
   const std::vector<StepInfo> steps = steps_of(config().init.from, world_);
   StateLoad state(*engine_, keep);
   const std::optional<CheckpointReader> step = load_first_good(
@@ -161,9 +161,9 @@ void Run::start_from_parent() {
   parent_.set("path", step->path().string());
   parent_.set("uuid", step->manifest().uuid);
   parent_.set("step", step->step());
-  parent_.set("optimizer", config().init.optimizer);
+  parent_.set("optimizer", std::string(word(config().init.optimizer)));
   log::info("starting at step 0 in {} from the weights of {} (moments: {})",
-            folder_->path().string(), step->path().string(), config().init.optimizer);
+            folder_->path().string(), step->path().string(), word(config().init.optimizer));
 }
 
 }  // namespace grist::train

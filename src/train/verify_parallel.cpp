@@ -57,7 +57,7 @@ ExitCode verify_parallel(const std::function<LoadedConfig()>& load,
     TrialResult got = run_trial(loaded.config, world, read, options.steps);
     Agreement agreement{.ok = true, .text = ""};
     if (job.leader()) {
-      const bool exact = loaded.config.parallel.deterministic == "elastic";
+      const bool exact = loaded.config.parallel.deterministic == Deterministic::elastic;
       agreement = compare_trials(expected, got, exact);
       log::info("{}", agreement.text.substr(0, agreement.text.size() - 1));
     }

@@ -77,8 +77,8 @@ class ResumeTrial {
     Config& c = loaded_.config;
     c.checkpoint.save_interval = steps / 2;
     c.checkpoint.keep = 0;
-    c.checkpoint.resume = "auto";
-    c.checkpoint.on_error = "stop";
+    c.checkpoint.resume = ResumeMode::auto_;
+    c.checkpoint.on_error = OnSaveError::stop;
     c.log.interval = 1;
     c.log.tensorboard = false;
     c.train.train_iters = std::max(c.train.train_iters, steps);

@@ -31,7 +31,7 @@ ModelConfig model() {
 }
 
 struct OneRank {
-  OneRank(const std::string& deterministic, const Context& ctx)
+  OneRank(Deterministic deterministic, const Context& ctx)
       : world(comm::alone()),
         groups(parallel::make_groups(*world, layout)),
         parameters(model(), Device::cpu, true, nullptr) {
@@ -67,7 +67,7 @@ int main(int argc, char** argv) {
   Context ctx;
   ctx.pool = &pool;
   ctx.scratch = &scratch;
-  OneRank layout("layout", ctx), elastic("elastic", ctx);
+  OneRank layout(Deterministic::layout, ctx), elastic(Deterministic::elastic, ctx);
   const nn::ArenaRange all = {0, layout.parameters.numel()};
   const TensorView from = layout.parameters.grad_elements(all);
   std::vector<Buffer> keep;

@@ -4,7 +4,6 @@
 #include "fields.h"
 #include "grist/config/compare.h"
 #include "support.h"
-#include "value_rules.h"
 
 namespace grist {
 namespace {
@@ -59,17 +58,29 @@ TEST(Architecture, NamesOnlyKeysThatExist) {
   }
 }
 
-TEST(Limits, CoverEveryNumberAndText) {
-  Config config;
-  for (const config::Slot& slot : config::slots_of(config)) {
-    const bool needs = !std::holds_alternative<bool*>(slot.target) &&
-                       !std::holds_alternative<std::vector<DataSourceConfig>*>(slot.target);
-    EXPECT_TRUE(!needs || config::has_limit(slot.key)) << slot.key;
-  }
-  DataSourceConfig source;
-  for (const char* list : {"data.train.*", "data.validation.*"})
-    for (const config::Slot& slot : config::slots_of(source, list))
-      EXPECT_TRUE(config::has_limit(slot.key)) << slot.key;
+TEST(Words, AreReadAndPrintedAsTheEnumSpellsThem) {
+  for (const WantedTransport value : all_words<WantedTransport>())
+    EXPECT_EQ(from_word<WantedTransport>(word(value)), value);
+
+  EXPECT_EQ(word(WantedTransport::auto_), "auto");
+  EXPECT_EQ(word(WantedTransport::staged), "staged");
+  EXPECT_EQ(word(RouterDtype::fp32), "fp32");
+  EXPECT_FALSE(from_word<WantedTransport>("auto_").has_value());
+  EXPECT_FALSE(from_word<WantedTransport>("").has_value());
+  EXPECT_EQ(all_words<WantedTransport>().size(), 3U);
+}
+
+TEST(DenseLayers, ComeFirstAndAreAllWithoutExperts) {
+  ModelConfig m;
+  m.num_hidden_layers = 4;
+  EXPECT_EQ(m.num_moe_layers(), 0);
+  EXPECT_FALSE(m.is_moe_layer(3));
+
+  m.moe.num_experts = 8;
+  m.moe.first_k_dense_replace = 1;
+  EXPECT_EQ(m.num_moe_layers(), 3);
+  EXPECT_FALSE(m.is_moe_layer(0));
+  EXPECT_TRUE(m.is_moe_layer(1));
 }
 
 }  // namespace

@@ -41,5 +41,18 @@ TEST(Documentation, ListsNoKeyThatDoesNotExist) {
   }
 }
 
+TEST(Documentation, NamesEveryWord) {
+  const std::string page = read_text(GRIST_SOURCE_DIR "/docs/configuration.md");
+  Config config;
+  for (const config::Slot& slot : config::slots_of(config)) {
+    const auto* field = std::get_if<config::WordField>(&slot.target);
+    if (field == nullptr) continue;
+    const auto at = page.find(fmt::format("\n| `{}` |", slot.key));
+    const std::string line = page.substr(at + 1, page.find('\n', at + 1) - at - 1);
+    for (int i = 0; !nth_word(field->list(), i).empty(); ++i)
+      EXPECT_NE(line.find(nth_word(field->list(), i)), std::string::npos) << line;
+  }
+}
+
 }  // namespace
 }  // namespace grist

@@ -42,7 +42,7 @@ TEST(Spelling, ReadsDeepSeeksWords) {
     num_hidden_layers: 2, num_attention_heads: 4, vocab_size: 256,
     rope_parameters: {rope_theta: 5000, rope_type: default}})");
 
-  EXPECT_EQ(c.model.moe.router.score_function, "sigmoid");
+  EXPECT_EQ(c.model.moe.router.score_function, ScoreFunction::sigmoid);
   EXPECT_TRUE(c.model.moe.router.norm_topk_prob);
   EXPECT_EQ(c.model.moe.router.routed_scaling_factor, 2.5);
   EXPECT_EQ(c.model.moe.first_k_dense_replace, 1);

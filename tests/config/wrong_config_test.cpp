@@ -196,7 +196,7 @@ const Wrong kRanges[] = {
      {"model.moe.router.dtype: bf16; want fp32"}},
     {"SqrtSoftplus",
      small("{pre_softmax: false}", "{score_function: sqrt_softplus}"),
-     {"sqrt_softplus; want one of softmax, sigmoid", "not supported for now"}},
+     {"sqrt_softplus; want one of softmax, sigmoid"}},
     {"EmptyPath", small("{path: data/a}", "{path: \"\"}"), {"data.train.0.path: empty"}},
     {"TooManyParameters",
      replaced(replaced(replaced(small("hidden_size: 64", "hidden_size: 1000000"),

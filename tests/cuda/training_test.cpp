@@ -17,7 +17,7 @@ namespace {
 
 constexpr std::int64_t kSteps = test::kSanitized ? 6 : 20;
 
-Config tiny(const std::string& device, const std::string& precision) {
+Config tiny(WantedDevice device, Precision precision) {
   Config c;
   c.threads = 1;
   c.device = device;
@@ -79,33 +79,33 @@ Distance distance(const TrialResult& want, const TrialResult& got) {
 }
 
 TEST(CudaTraining, Fp32FollowsTheCpu) {
-  const TrialResult cpu = trial(tiny("cpu", "fp32"));
-  const Distance d = distance(cpu, trial(tiny("cuda", "fp32")));
+  const TrialResult cpu = trial(tiny(WantedDevice::cpu, Precision::fp32));
+  const Distance d = distance(cpu, trial(tiny(WantedDevice::cuda, Precision::fp32)));
   EXPECT_LE(d.loss, 1e-5);
   EXPECT_LE(d.gradient, 1e-5) << d.worst;
 }
 
 // bf16 rounding alone moves some tokens to other experts, so losses follow loosely.
 TEST(CudaTraining, Bf16FollowsTheCpu) {
-  const TrialResult cpu = trial(tiny("cpu", "fp32"));
-  const Distance d = distance(cpu, trial(tiny("cuda", "bf16")));
+  const TrialResult cpu = trial(tiny(WantedDevice::cpu, Precision::fp32));
+  const Distance d = distance(cpu, trial(tiny(WantedDevice::cuda, Precision::bf16)));
   EXPECT_LE(d.loss, 1e-2);
 }
 
 TEST(CudaTraining, TheSameRunGivesTheSameBits) {
-  for (const char* precision : {"fp32", "bf16"}) {
-    const Config c = tiny("cuda", precision);
+  for (const Precision precision : {Precision::fp32, Precision::bf16}) {
+    const Config c = tiny(WantedDevice::cuda, precision);
     const TrialResult first = trial(c, 3), again = trial(c, 3);
-    EXPECT_TRUE(compare_trials(first, again, true).ok) << precision;
+    EXPECT_TRUE(compare_trials(first, again, true).ok) << word(precision);
   }
 }
 
 TEST(CudaTraining, RecomputationChangesNoBit) {
-  Config c = tiny("cuda", "bf16");
+  Config c = tiny(WantedDevice::cuda, Precision::bf16);
   const TrialResult reference = trial(c, 3);
-  for (const char* recompute : {"selective", "full"}) {
+  for (const Recompute recompute : {Recompute::selective, Recompute::full}) {
     c.train.recompute = recompute;
-    EXPECT_TRUE(compare_trials(reference, trial(c, 3), true).ok) << recompute;
+    EXPECT_TRUE(compare_trials(reference, trial(c, 3), true).ok) << word(recompute);
   }
 }
 
@@ -144,7 +144,7 @@ Steps run_steps(const Config& c, std::int64_t steps) {
 void expect_graphs_change_nothing(Config c, std::int64_t steps, std::int64_t at_least) {
   const std::int64_t micro_batches = steps * c.train.global_batch_size / c.train.micro_batch_size;
   const Steps with = run_steps(c, steps);
-  c.train.cuda_graphs = "none";
+  c.train.cuda_graphs = CudaGraphs::none;
   const Steps without = run_steps(c, steps);
   EXPECT_EQ(with.losses, without.losses);
   EXPECT_EQ(with.norms, without.norms);
@@ -159,17 +159,17 @@ void expect_graphs_change_nothing(Config c, std::int64_t steps, std::int64_t at_
 // Rows have one or two documents, so a micro-batch of two rows has two to four: padded to two or
 // four. Each of these is a graph as a step's first micro-batch and another one as a later one.
 TEST(CudaGraphs, ChangeNoBitOfFp32Steps) {
-  expect_graphs_change_nothing(tiny("cuda", "fp32"), kSteps, 4 * kSteps - 12);
+  expect_graphs_change_nothing(tiny(WantedDevice::cuda, Precision::fp32), kSteps, 4 * kSteps - 12);
 }
 
 TEST(CudaGraphs, ChangeNoBitOfBf16Steps) {
-  expect_graphs_change_nothing(tiny("cuda", "bf16"), kSteps, 4 * kSteps - 12);
+  expect_graphs_change_nothing(tiny(WantedDevice::cuda, Precision::bf16), kSteps, 4 * kSteps - 12);
 }
 
 TEST(CudaGraphs, ChangeNoBitWithRecomputation) {
-  Config c = tiny("cuda", "bf16");
-  for (const char* recompute : {"selective", "full"}) {
-    SCOPED_TRACE(recompute);
+  Config c = tiny(WantedDevice::cuda, Precision::bf16);
+  for (const Recompute recompute : {Recompute::selective, Recompute::full}) {
+    SCOPED_TRACE(word(recompute));
     c.train.recompute = recompute;
     expect_graphs_change_nothing(c, 4, 8);
   }
@@ -177,11 +177,11 @@ TEST(CudaGraphs, ChangeNoBitWithRecomputation) {
 
 // Selection biases appear after the first step; each scope of balancing takes its load elsewhere.
 TEST(CudaGraphs, ChangeNoBitWithBiasesAndCapacity) {
-  Config c = tiny("cuda", "bf16");
+  Config c = tiny(WantedDevice::cuda, Precision::bf16);
   c.model.moe.expert_bias_update_rate = 0.01;
   c.model.moe.capacity_factor = 1.25;
-  for (const char* scope : {"global_batch", "sequence"}) {
-    SCOPED_TRACE(scope);
+  for (const AuxLossScope scope : {AuxLossScope::global_batch, AuxLossScope::sequence}) {
+    SCOPED_TRACE(word(scope));
     c.model.moe.aux_loss_scope = scope;
     expect_graphs_change_nothing(c, 5, 6);
   }
@@ -189,7 +189,7 @@ TEST(CudaGraphs, ChangeNoBitWithBiasesAndCapacity) {
 
 // Kernels whose arguments are descriptors of tensors.
 TEST(CudaGraphs, ChangeNoBitWithTensorMaps) {
-  Config c = tiny("cuda", "bf16");
+  Config c = tiny(WantedDevice::cuda, Precision::bf16);
   c.model.hidden_size = c.model.head_dim = c.model.moe.moe_intermediate_size = 64;
   c.model.num_attention_heads = 1;
   c.train.global_batch_size = 4;
@@ -197,8 +197,8 @@ TEST(CudaGraphs, ChangeNoBitWithTensorMaps) {
 }
 
 TEST(CudaGraphs, ChangeNoBitWithLanes) {
-  Config c = tiny("cuda", "fp32");
-  c.parallel.deterministic = "elastic";
+  Config c = tiny(WantedDevice::cuda, Precision::fp32);
+  c.parallel.deterministic = Deterministic::elastic;
   c.train.global_batch_size = 2 * c.parallel.elastic_lanes * c.train.micro_batch_size;
   expect_graphs_change_nothing(c, 2, c.parallel.elastic_lanes);
 }
@@ -216,7 +216,7 @@ TrialResult trial(Config c, const Sizes& s, std::int64_t steps) {
 
 // Ranks are threads here, with one GPU between them: rows and gradients travel through host memory.
 TEST(CudaRanks, ComputeWhatOneRankComputes) {
-  const Config c = tiny("cuda", "fp32");
+  const Config c = tiny(WantedDevice::cuda, Precision::fp32);
   const TrialResult one = trial(c, {1, 1, 0}, 4);
   for (const Sizes& s : {Sizes{2, 1, 1}, {2, 2, 0}, {4, 2, 1}, {4, 4, 1}}) {
     const Agreement a = compare_trials(one, trial(c, s, 4), false);
@@ -226,21 +226,22 @@ TEST(CudaRanks, ComputeWhatOneRankComputes) {
 
 // Between the parts of a graph the gradients that are final start on their way.
 TEST(CudaRanks, AreTheSameBitsWithGraphs) {
-  Config c = tiny("cuda", "bf16");
+  Config c = tiny(WantedDevice::cuda, Precision::bf16);
   const TrialResult with = trial(c, {2, 1, 1}, 4);
-  c.train.cuda_graphs = "none";
+  c.train.cuda_graphs = CudaGraphs::none;
   EXPECT_TRUE(compare_trials(with, trial(c, {2, 1, 1}, 4), true).ok);
 }
 
 TEST(CudaRanks, AreTheSameBitsWhenElastic) {
-  for (const char* precision : {"fp32", "bf16"}) {
-    Config c = tiny("cuda", precision);
+  for (const Precision precision : {Precision::fp32, Precision::bf16}) {
+    Config c = tiny(WantedDevice::cuda, precision);
     c.train.global_batch_size = 16;  // a micro-batch a lane
-    c.parallel.deterministic = "elastic";
+    c.parallel.deterministic = Deterministic::elastic;
     const TrialResult one = trial(c, {1, 1, 0}, 2);
     for (const Sizes& s : {Sizes{2, 2, 1}, {4, 2, 0}, {4, 4, 1}}) {
       const Agreement a = compare_trials(one, trial(c, s, 2), true);
-      EXPECT_TRUE(a.ok) << precision << " world " << s.world << " ep " << s.ep << "\n" << a.text;
+      EXPECT_TRUE(a.ok) << word(precision) << " world " << s.world << " ep " << s.ep << "\n"
+                        << a.text;
     }
   }
 }

@@ -68,9 +68,10 @@ struct Golden {
     m.moe.num_experts_per_tok = moe.at("num_experts_per_tok").as_int();
     m.moe.moe_intermediate_size = moe.at("moe_intermediate_size").as_int();
     m.moe.aux_loss_coeff = moe.at("aux_loss_coeff").as_double();
-    m.moe.aux_loss_scope = moe.at("aux_loss_scope").as_string();
+    m.moe.aux_loss_scope = from_word<AuxLossScope>(moe.at("aux_loss_scope").as_string()).value();
     m.moe.z_loss_coeff = moe.at("z_loss_coeff").as_double();
-    m.moe.router.score_function = router.at("score_function").as_string();
+    m.moe.router.score_function =
+        from_word<ScoreFunction>(router.at("score_function").as_string()).value();
     m.moe.router.pre_softmax = router.at("pre_softmax").as_bool();
     m.moe.router.norm_topk_prob = router.at("norm_topk_prob").as_bool();
     m.moe.router.routed_scaling_factor = router.at("routed_scaling_factor").as_double();

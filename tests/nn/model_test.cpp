@@ -69,7 +69,7 @@ const Case kCases[] = {
      [](ModelConfig& m) { m.moe.router.pre_softmax = true, m.moe.num_experts_per_tok = 1; }},
     {"SigmoidNormScaled",
      [](ModelConfig& m) {
-       m.moe.router.score_function = "sigmoid";
+       m.moe.router.score_function = ScoreFunction::sigmoid;
        m.moe.router.norm_topk_prob = true;
        m.moe.router.routed_scaling_factor = 2.5;
        m.moe.expert_bias_update_rate = 0.001;
@@ -82,14 +82,20 @@ const Case kCases[] = {
      }},
     {"QkNormTied", [](ModelConfig& m) { m.qk_norm = m.tie_word_embeddings = true; }},
     {"SequenceScope",
-     [](ModelConfig& m) { m.moe.aux_loss_scope = "sequence", m.moe.aux_loss_coeff = 0.5; }},
+     [](ModelConfig& m) {
+       m.moe.aux_loss_scope = AuxLossScope::sequence, m.moe.aux_loss_coeff = 0.5;
+     }},
     {"MicroBatchScope",
      [](ModelConfig& m) { m.moe.aux_loss_coeff = 0.5, m.moe.z_loss_coeff = 0.1; }},
     {"GlobalBatchScope",
-     [](ModelConfig& m) { m.moe.aux_loss_scope = "global_batch", m.moe.aux_loss_coeff = 0.5; }},
+     [](ModelConfig& m) {
+       m.moe.aux_loss_scope = AuxLossScope::global_batch, m.moe.aux_loss_coeff = 0.5;
+     }},
     {"CapacityByProbability", [](ModelConfig& m) { m.moe.capacity_factor = 0.7; }},
     {"CapacityByPosition",
-     [](ModelConfig& m) { m.moe.capacity_factor = 0.7, m.moe.token_drop_policy = "position"; }},
+     [](ModelConfig& m) {
+       m.moe.capacity_factor = 0.7, m.moe.token_drop_policy = TokenDropPolicy::position;
+     }},
     {"Dense", [](ModelConfig& m) { m.moe = MoeConfig{}; }},
 };
 
@@ -240,7 +246,7 @@ TEST(Model, DroppedChoicesAreCounted) {
 
 TEST(Model, AFrozenBiasStillDecidesTheChoice) {
   ModelConfig config = test::tiny_model();
-  config.moe.router.score_function = "sigmoid";
+  config.moe.router.score_function = ScoreFunction::sigmoid;
   Trial trial(config);  // expert_bias_update_rate is 0
   for (std::vector<float>& bias : trial.model.router_state().bias) bias[3] = 10.0F;
   trial.total();
@@ -251,7 +257,7 @@ TEST(Model, AFrozenBiasStillDecidesTheChoice) {
 
 TEST(Model, BiasMovesAgainstTheLoadAndFractionsAreRemembered) {
   ModelConfig config = test::tiny_model();
-  config.moe.router.score_function = "sigmoid";
+  config.moe.router.score_function = ScoreFunction::sigmoid;
   config.moe.expert_bias_update_rate = 0.25;
   Trial run(config);
   run.total();

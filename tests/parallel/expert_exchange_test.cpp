@@ -29,7 +29,7 @@ const std::vector<float> kFirstTwo = {90, 80, 0, 0, 0, 0, 0, 0};
 const std::vector<float> kNotThree = {0, 0.1F, 0, -90, 0, 0.2F, 0, 0};
 
 void sigmoid(ModelConfig& m) {
-  m.moe.router.score_function = "sigmoid";
+  m.moe.router.score_function = ScoreFunction::sigmoid;
   m.moe.router.norm_topk_prob = true;
   m.moe.router.routed_scaling_factor = 2.5;
 }
@@ -38,13 +38,19 @@ const Case kCases[] = {
     {"Dropless", [](ModelConfig&) {}},
     {"CapacityByProbability", [](ModelConfig& m) { m.moe.capacity_factor = 0.7; }},
     {"CapacityByPosition",
-     [](ModelConfig& m) { m.moe.capacity_factor = 0.7, m.moe.token_drop_policy = "position"; }},
+     [](ModelConfig& m) {
+       m.moe.capacity_factor = 0.7, m.moe.token_drop_policy = TokenDropPolicy::position;
+     }},
     {"SequenceScope",
-     [](ModelConfig& m) { m.moe.aux_loss_scope = "sequence", m.moe.aux_loss_coeff = 0.5; }},
+     [](ModelConfig& m) {
+       m.moe.aux_loss_scope = AuxLossScope::sequence, m.moe.aux_loss_coeff = 0.5;
+     }},
     {"MicroBatchScope",
      [](ModelConfig& m) { m.moe.aux_loss_coeff = 0.5, m.moe.z_loss_coeff = 0.1; }},
     {"GlobalBatchScope",
-     [](ModelConfig& m) { m.moe.aux_loss_scope = "global_batch", m.moe.aux_loss_coeff = 0.5; }},
+     [](ModelConfig& m) {
+       m.moe.aux_loss_scope = AuxLossScope::global_batch, m.moe.aux_loss_coeff = 0.5;
+     }},
     {"SoftmaxBeforeTop1",
      [](ModelConfig& m) { m.moe.router.pre_softmax = true, m.moe.num_experts_per_tok = 1; }},
     {"SigmoidBias", sigmoid, {0.1F, -0.2F, 0.3F, 0, 0.05F, -0.1F, 0.2F, 0}},

@@ -43,7 +43,7 @@ TEST(Layout, GoodSizesHaveNoProblems) {
   EXPECT_TRUE(layout_problems(config_for(4, 16), 8).empty());
   EXPECT_TRUE(layout_problems(config_for(1, 2), 1).empty());
   Config elastic = config_for(4, 16);
-  elastic.parallel.deterministic = "elastic";
+  elastic.parallel.deterministic = Deterministic::elastic;
   EXPECT_TRUE(layout_problems(elastic, 8).empty());
 }
 
@@ -66,7 +66,7 @@ TEST(Layout, EveryProblemNamesItsNumbers) {
             "train.rampup_batch_size: 4 sequences are not a multiple of micro_batch_size 2 times 4 "
             "ranks");
   Config elastic = config_for(1, 48);
-  elastic.parallel.deterministic = "elastic";
+  elastic.parallel.deterministic = Deterministic::elastic;
   EXPECT_EQ(layout_problems(elastic, 3).size(), 1U);
   Config dense = config_for(2, 16);
   dense.model.moe.num_experts = 0;

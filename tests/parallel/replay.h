@@ -43,7 +43,7 @@ struct Job {
   int world = 1;
   int ep = 1;
   std::int64_t zero = 1;
-  std::string deterministic = "layout";
+  Deterministic deterministic = Deterministic::layout;
   std::int64_t bucket = 4000;
   bool overlap = true;
   int steps = 2;
@@ -51,8 +51,8 @@ struct Job {
 
   std::string str() const {
     return "world " + std::to_string(world) + " ep " + std::to_string(ep) + " zero " +
-           std::to_string(zero) + " " + deterministic + " bucket " + std::to_string(bucket) +
-           (overlap ? " overlap" : "");
+           std::to_string(zero) + " " + std::string(word(deterministic)) + " bucket " +
+           std::to_string(bucket) + (overlap ? " overlap" : "");
   }
   Config config() const {
     Config c;
@@ -154,7 +154,7 @@ class Rank {
   nn::ModelPart part() const {
     const std::int64_t experts = job_.model.moe.num_experts;
     return {layout_.first_expert(experts), layout_.local_experts(experts),
-            job_.deterministic == "elastic" ? job_.ep : 1};
+            job_.deterministic == Deterministic::elastic ? job_.ep : 1};
   }
   // This rank's micro-batch number `mine`, and those that its expert-parallel group has meanwhile.
   void backward(int step, const nn::ParameterGroup& group, int mine, bool first) {

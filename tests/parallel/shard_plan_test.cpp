@@ -89,7 +89,7 @@ TEST(ShardPlan, ARankMayHaveNothing) {
   for (int rank = 0; rank < 8; ++rank) empty.insert(plan.slices_of(rank).empty());
   EXPECT_EQ(empty, (std::set<bool>{false, true}));
 
-  Job job{.world = 8, .deterministic = "elastic", .model = model};
+  Job job{.world = 8, .deterministic = Deterministic::elastic, .model = model};
   const Outcome eight = run(job);
   job.world = 1;
   EXPECT_TRUE(run(job) == eight);

@@ -12,7 +12,7 @@ namespace {
 
 constexpr double kInf = std::numeric_limits<double>::infinity();
 
-std::vector<Job> layouts(const std::string& deterministic) {
+std::vector<Job> layouts(Deterministic deterministic) {
   std::vector<Job> list;
   for (const auto& [world, ep] :
        {std::pair(1, 1), std::pair(2, 1), std::pair(2, 2), std::pair(4, 2), std::pair(8, 1),
@@ -95,7 +95,7 @@ void expect_near(const Outcome& outcome, const Reference& reference, const std::
 
 TEST(ShardedOptimizer, FollowsTheFormulaAtEveryLayout) {
   const Reference reference(Job{});
-  for (const std::string mode : {"layout", "elastic"})
+  for (const Deterministic mode : all_words<Deterministic>())
     for (const Job& s : layouts(mode)) expect_near(run(s), reference, s.str());
 }
 
@@ -103,7 +103,7 @@ TEST(ShardedOptimizer, TiedEmbeddingsAndWideExpertsFollowTheFormula) {
   Job tied{.world = 4, .ep = 2};
   tied.model.tie_word_embeddings = true;
   expect_near(run(tied), Reference(tied), "tied");
-  Job wide{.world = 4, .ep = 2, .deterministic = "elastic", .steps = 1};
+  Job wide{.world = 4, .ep = 2, .deterministic = Deterministic::elastic, .steps = 1};
   wide.model.moe.num_experts = 2;
   wide.model.moe.moe_intermediate_size = 2800;  // two chunks a matrix
   wide.model.num_hidden_layers = 2;
@@ -112,14 +112,14 @@ TEST(ShardedOptimizer, TiedEmbeddingsAndWideExpertsFollowTheFormula) {
 }
 
 TEST(ShardedOptimizer, ElasticBitsAreTheSameAtEveryLayout) {
-  const Outcome one = run({.deterministic = "elastic"});
-  for (Job s : layouts("elastic")) EXPECT_TRUE(run(s) == one) << s.str();
+  const Outcome one = run({.deterministic = Deterministic::elastic});
+  for (Job s : layouts(Deterministic::elastic)) EXPECT_TRUE(run(s) == one) << s.str();
   for (const std::int64_t bucket : {1, 100000, 1 << 30}) {
     for (const bool overlap : {true, false}) {
       const Job s{.world = 4,
                   .ep = 2,
                   .zero = overlap ? 1 : 0,
-                  .deterministic = "elastic",
+                  .deterministic = Deterministic::elastic,
                   .bucket = bucket,
                   .overlap = overlap};
       EXPECT_TRUE(run(s) == one) << s.str();
@@ -207,7 +207,7 @@ TEST(ShardedOptimizer, WhatIsNotFiniteOnOneRankSkipsOnAllAndChangesNoBit) {
 }
 
 TEST(ShardedOptimizer, AStepThatWasGivenUpLeavesNoTrace) {
-  const Job job{.world = 4, .ep = 2, .deterministic = "elastic"};
+  const Job job{.world = 4, .ep = 2, .deterministic = Deterministic::elastic};
   const Outcome expected = run(job);
   Outcome outcome;
   std::mutex mutex;
@@ -246,7 +246,7 @@ TEST(ShardedOptimizer, ReadyDoesNotWaitForOtherRanksWhileThereIsStaging) {
 
 TEST(ShardedOptimizer, LanesAreCountedAndChecked) {
   comm::run_local(4, [](comm::Communicator& world) {
-    Rank elastic(world, {.world = 4, .deterministic = "elastic"});
+    Rank elastic(world, {.world = 4, .deterministic = Deterministic::elastic});
     EXPECT_EQ(elastic.optimizer().lanes(), 2);
     elastic.optimizer().begin_step();
     EXPECT_THROW(elastic.optimizer().ready(0), Error);  // one lane is missing

@@ -29,18 +29,18 @@ const std::vector<Kind>& kinds() {
       {"Capacity",
        [](Config& c) {
          c.model.moe.capacity_factor = 1.0;
-         c.model.moe.aux_loss_scope = "sequence";
+         c.model.moe.aux_loss_scope = AuxLossScope::sequence;
        },
        4},
       {"CapacityByPosition",
        [](Config& c) {
          c.model.moe.capacity_factor = 0.75;
-         c.model.moe.token_drop_policy = "position";
-         c.model.moe.aux_loss_scope = "global_batch";
+         c.model.moe.token_drop_policy = TokenDropPolicy::position;
+         c.model.moe.aux_loss_scope = AuxLossScope::global_batch;
        }},
       {"SigmoidBias",
        [](Config& c) {
-         c.model.moe.router.score_function = "sigmoid";
+         c.model.moe.router.score_function = ScoreFunction::sigmoid;
          c.model.moe.router.norm_topk_prob = true;
          c.model.moe.expert_bias_update_rate = 0.01;
          c.model.moe.shared_expert_intermediate_size = 12;
@@ -49,8 +49,8 @@ const std::vector<Kind>& kinds() {
        }},
       {"GlobalScopeRecompute",
        [](Config& c) {
-         c.model.moe.aux_loss_scope = "global_batch";
-         c.train.recompute = "full";
+         c.model.moe.aux_loss_scope = AuxLossScope::global_batch;
+         c.train.recompute = Recompute::full;
        }},
   };
   return all;
@@ -115,7 +115,7 @@ TEST_P(Layouts, ComputeWhatOneRankComputes) {
 
 TEST_P(Layouts, AreTheSameBitsWhenElastic) {
   Config c = config_of(kind());
-  c.parallel.deterministic = "elastic";
+  c.parallel.deterministic = Deterministic::elastic;
   const TrialResult reference = trial(c, {1, 1, 0});
   for (const Sizes& s : all_sizes()) {
     const Agreement a = compare_trials(reference, trial(c, s), true);

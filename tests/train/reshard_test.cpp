@@ -23,9 +23,9 @@ Config config_of(bool elastic) {
   Config c;
   c.threads = 1;
   c.model = test::tiny_model();
-  c.model.moe.router.score_function = "sigmoid";
+  c.model.moe.router.score_function = ScoreFunction::sigmoid;
   c.model.moe.expert_bias_update_rate = 0.01;  // biases and loads travel too
-  c.model.moe.aux_loss_scope = "global_batch";
+  c.model.moe.aux_loss_scope = AuxLossScope::global_batch;
   c.model.moe.aux_loss_coeff = 0.05;
   c.data.seq_length = kRowLength;
   c.train.micro_batch_size = 2;
@@ -34,7 +34,7 @@ Config config_of(bool elastic) {
   c.optim.lr = 3e-3;
   c.optim.lr_decay_iters = kBefore + kAfter;
   c.parallel.ddp_bucket_size = 3000;
-  c.parallel.deterministic = elastic ? "elastic" : "layout";
+  c.parallel.deterministic = elastic ? Deterministic::elastic : Deterministic::layout;
   return c;
 }
 

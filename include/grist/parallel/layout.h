@@ -61,7 +61,7 @@ class Group {
 
  private:
   friend Groups make_groups(comm::Communicator& world, const Layout& layout, const Context& ctx,
-                            const std::string& transport);
+                            WantedTransport wanted);
   comm::Communicator* host_ = nullptr;
   std::unique_ptr<comm::Communicator> own_;  // host_, unless it is the caller's
   std::unique_ptr<comm::Communicator> device_;
@@ -72,9 +72,9 @@ struct Groups {
   Group world, expert_parallel, expert_data_parallel;
   std::string transport;  // of tensors, for the log; empty on the CPU and for one rank
 };
-// `transport`: parallel.transport; on the CPU it means nothing.
+// `wanted`: parallel.transport; on the CPU it means nothing.
 Groups make_groups(comm::Communicator& world, const Layout& layout, const Context& ctx = {},
-                   const std::string& transport = "auto");
+                   WantedTransport wanted = WantedTransport::auto_);
 
 // What makes `config` impossible on so many ranks: one line each, with the key and the numbers.
 std::vector<std::string> layout_problems(const Config& config, std::int64_t world);
