@@ -11,8 +11,17 @@ namespace grist::config {
 namespace {
 
 constexpr std::string_view kAuxNote =
-    "read as model.moe.aux_loss_coeff: ours divides the load by k, so that Hugging Face's number "
-    "is k times as strong there";
+    "read as model.moe.aux_loss_coeff: Hugging Face does not divide the load by k and takes the "
+    "mean "
+    "over the L layers, so that the same number is k / L times as strong there";
+constexpr std::string_view kScoreNote =
+    "Megatron's sigmoid divides the chosen weights by their sum when k > 1; here that needs "
+    "model.moe.router.norm_topk_prob: true";
+constexpr std::string_view kBiasNote =
+    "in Megatron it acts only with moe_router_enable_expert_bias; here any value above 0 switches "
+    "balancing by bias on";
+constexpr std::string_view kDropNote =
+    "Megatron's position policy promises no order; here it keeps the first tokens";
 
 // Sources: config.json of Mixtral, Qwen3-MoE, OLMoE, DeepSeek-V3 (Hugging Face transformers) and
 // the arguments of Megatron-LM. Only where the meaning is the same.
@@ -53,22 +62,22 @@ constexpr auto kAliases = std::to_array<Alias>({
     {"train.seq_length", "data.seq_length", ""},
     {"model.moe_ffn_hidden_size", "model.moe.moe_intermediate_size", ""},
     {"model.moe_router_topk", "model.moe.num_experts_per_tok", ""},
-    {"model.moe_router_score_function", "model.moe.router.score_function", ""},
+    {"model.moe_router_score_function", "model.moe.router.score_function", kScoreNote},
     {"model.moe_router_pre_softmax", "model.moe.router.pre_softmax", ""},
     {"model.moe_router_dtype", "model.moe.router.dtype", ""},
     {"model.moe_router_topk_scaling_factor", "model.moe.router.routed_scaling_factor", ""},
-    {"model.moe_router_bias_update_rate", "model.moe.expert_bias_update_rate", ""},
+    {"model.moe_router_bias_update_rate", "model.moe.expert_bias_update_rate", kBiasNote},
     {"model.moe_aux_loss_coeff", "model.moe.aux_loss_coeff", ""},
     {"model.moe_z_loss_coeff", "model.moe.z_loss_coeff", ""},
     {"model.moe_expert_capacity_factor", "model.moe.capacity_factor", ""},
-    {"model.moe_token_drop_policy", "model.moe.token_drop_policy", ""},
+    {"model.moe_token_drop_policy", "model.moe.token_drop_policy", kDropNote},
     {"model.moe_shared_expert_intermediate_size", "model.moe.shared_expert_intermediate_size", ""},
     {"model.moe.moe_ffn_hidden_size", "model.moe.moe_intermediate_size", ""},
     {"model.moe.moe_router_topk", "model.moe.num_experts_per_tok", ""},
     {"model.moe.moe_aux_loss_coeff", "model.moe.aux_loss_coeff", ""},
     {"model.moe.moe_z_loss_coeff", "model.moe.z_loss_coeff", ""},
     {"model.moe.moe_expert_capacity_factor", "model.moe.capacity_factor", ""},
-    {"model.moe.moe_token_drop_policy", "model.moe.token_drop_policy", ""},
+    {"model.moe.moe_token_drop_policy", "model.moe.token_drop_policy", kDropNote},
 });
 
 constexpr auto kFixed = std::to_array<FixedKey>({

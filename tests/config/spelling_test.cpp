@@ -103,6 +103,18 @@ TEST(Spelling, SaysWhenTheAuxLossOfHuggingFaceIsRead) {
       << loaded.notes[0];
 }
 
+TEST(Spelling, SaysWhereMegatronsWordsMeanSomethingElse) {
+  const LoadedConfig loaded =
+      parse_config(replaced(kSmall, "  hidden_size: 64\n",
+                            "  hidden_size: 64\n  moe_router_score_function: sigmoid\n"
+                            "  moe_router_bias_update_rate: 0.001\n"),
+                   "f.yaml", {});
+
+  ASSERT_EQ(loaded.notes.size(), 2U);
+  EXPECT_NE(loaded.notes[0].find("norm_topk_prob: true"), std::string::npos) << loaded.notes[0];
+  EXPECT_NE(loaded.notes[1].find("switches balancing"), std::string::npos) << loaded.notes[1];
+}
+
 TEST(Spelling, FlatNormTopkProbNeedsPreSoftmax) {
   const std::string base =
       replaced(kSmall, "  hidden_size: 64\n", "  hidden_size: 64\n  norm_topk_prob: false\n");
