@@ -26,9 +26,10 @@ MAY_INCLUDE = {
     "optim": "core config ops",
     "parallel": "core config ops comm nn optim",
     "ckpt": "core config comm",
+    "record": "core config nn ckpt",
     "eval": "core config ops data nn ckpt",
-    "train": "core config ops comm watch data nn optim parallel ckpt eval",
-    "app": "core config ops kernels comm data nn optim parallel ckpt eval train",
+    "train": "core config ops comm watch data nn optim parallel ckpt record eval",
+    "app": "core config ops kernels comm data nn optim parallel ckpt record eval train",
 }
 
 # What an angle-bracket (or third-party) include starts with -> where it may stand. An empty tuple:

@@ -46,7 +46,7 @@ ExitCode Run::train() {
   }
   finish_save(true);
   log::info("finished: {} steps, {} tokens, in {}", counters_.step, counters_.tokens,
-            duration(seconds(Clock::now() - start_)));
+            record::duration(seconds(Clock::now() - start_)));
   return ExitCode::ok;
 }
 
@@ -154,7 +154,7 @@ void Run::refuse_to_go_on(std::int64_t samples) const {
 void Run::log_step(const StepOutcome& outcome) {
   const auto now = Clock::now();
   const nn::StepStatistics& statistics = engine_->statistics();
-  StepRecord r;
+  record::StepRecord r;
   r.step = counters_.step;
   r.tokens = counters_.tokens;
   r.samples = counters_.samples;
@@ -163,7 +163,7 @@ void Run::log_step(const StepOutcome& outcome) {
   r.grad_norm = outcome.grad_norm;
   r.lr = outcome.lr;
   r.skipped = counters_.skipped;
-  r.layers = layer_records(statistics, config().model.moe.num_experts_per_tok);
+  r.layers = record::layer_records(statistics, config().model.moe.num_experts_per_tok);
   r.seconds = seconds(now - logged_);
   r.tokens_per_second = static_cast<double>(counters_.tokens - logged_tokens_) / r.seconds;
   r.flops_per_second = r.tokens_per_second * flops_per_token_;
@@ -188,10 +188,10 @@ bool Run::validation_due() const {
 }
 
 // Fills record.sets; false: a signal came first.
-bool Run::evaluate(ValidationRecord& record) {
+bool Run::evaluate(record::ValidationRecord& record) {
   const std::int64_t rows = config().train.micro_batch_size;
   for (const ValidationSet& set : validation_) {
-    ValidationRecord::Set result{.name = set.name()};
+    record::ValidationRecord::Set result{.name = set.name()};
     const std::int64_t all = (set.num_samples() + rows - 1) / rows;
     const std::int64_t count =
         config().train.eval_iters > 0 ? std::min(all, config().train.eval_iters) : all;
@@ -212,7 +212,7 @@ bool Run::evaluate(ValidationRecord& record) {
 // it resumes.
 bool Run::validate() {
   const auto begin = Clock::now();
-  ValidationRecord record{.step = counters_.step, .tokens = counters_.tokens};
+  record::ValidationRecord record{.step = counters_.step, .tokens = counters_.tokens};
   if (!evaluate(record)) return false;
   counters_.validated_step = counters_.step;
   unsaved_ = true;
@@ -222,9 +222,9 @@ bool Run::validate() {
   leader_does([&] { metrics_->append(to_json(record)); });
   log::info("{}", console_line(record));
   if (tensorboard_) {
-    for (const ValidationRecord::Set& s : record.sets) {
+    for (const record::ValidationRecord::Set& s : record.sets) {
       const std::string tag = "validation/" + s.name;
-      const Scalar scalars[] = {
+      const record::Scalar scalars[] = {
           {tag, s.loss_sum / static_cast<double>(std::max<std::int64_t>(s.tokens, 1))}};
       tensorboard_->write(record.step, scalars);
     }

@@ -15,12 +15,12 @@
 #include "grist/data/batch_loader.h"
 #include "grist/data/dataset.h"
 #include "grist/data/tokenizer.h"
+#include "grist/record/metrics.h"
+#include "grist/record/run_folder.h"
+#include "grist/record/tensorboard.h"
 #include "grist/train/trainer.h"
 #include "grist/watch/straggler.h"
 #include "job.h"
-#include "metrics.h"
-#include "run_folder.h"
-#include "tensorboard.h"
 #include "training_state.h"
 #include "vocabulary.h"
 
@@ -58,7 +58,7 @@ class Run {
   void log_step(const StepOutcome& outcome);
   bool validation_due() const;
   bool validate();
-  bool evaluate(ValidationRecord& record);
+  bool evaluate(record::ValidationRecord& record);
   void save();
   void poll_save();
   void finish_save(bool must);
@@ -87,12 +87,12 @@ class Run {
   std::optional<BatchLoader> loader_;
   std::vector<ValidationSet> validation_;
   std::optional<Engine> engine_;
-  std::optional<RunFolder> folder_;
+  std::optional<record::RunFolder> folder_;
   std::optional<BackgroundSave> saver_;
-  bool saving_ = false;                              // a save is being written
+  bool saving_ = false;                             // a save is being written
   std::optional<watch::StragglerWatch> stragglers_;  // several ranks only
-  std::optional<MetricsLog> metrics_;
-  std::optional<TensorboardWriter> tensorboard_;
+  std::optional<record::MetricsLog> metrics_;
+  std::optional<record::TensorboardWriter> tensorboard_;
   Json parent_;  // of continued pretraining: path, uuid, step; null otherwise
   Counters counters_;
   std::int64_t saved_step_ = -1;

@@ -6,10 +6,10 @@
 #include "grist/core/check.h"
 #include "grist/core/file.h"
 #include "grist/core/log.h"
+#include "grist/record/metrics.h"
 #include "grist/train/trainer.h"
 #include "grist/train/verify.h"
 #include "job.h"
-#include "metrics.h"
 #include "run.h"
 
 namespace grist::train {
@@ -52,7 +52,8 @@ std::vector<std::string> metrics_of(const fs::path& run) {
   const std::string text = read_text(run / "metrics.jsonl");
   for (std::size_t at = 0; at < text.size();) {
     const std::size_t end = text.find('\n', at);
-    lines.push_back(without_times(Json::parse(text.substr(at, end - at), "metrics.jsonl")).dump());
+    lines.push_back(
+        record::without_times(Json::parse(text.substr(at, end - at), "metrics.jsonl")).dump());
     at = end + 1;
   }
   return lines;

@@ -11,9 +11,9 @@
 #include "grist/core/file.h"
 #include "grist/core/json.h"
 #include "grist/nn/statistics.h"
-#include "tensorboard.h"
+#include "grist/record/tensorboard.h"
 
-namespace grist::train {
+namespace grist::record {
 
 // Balance of one MoE layer over a step.
 struct LayerRecord {
@@ -85,4 +85,4 @@ class MetricsLog {
   std::uint64_t bytes_ = 0;
 };
 
-}  // namespace grist::train
+}  // namespace grist::record

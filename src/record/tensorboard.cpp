@@ -1,4 +1,4 @@
-#include "tensorboard.h"
+#include "grist/record/tensorboard.h"
 
 #include <unistd.h>
 
@@ -7,7 +7,7 @@
 #include <chrono>
 #include <cstring>
 
-namespace grist::train {
+namespace grist::record {
 
 namespace {
 
@@ -110,4 +110,4 @@ void TensorboardWriter::write(std::int64_t step, std::span<const Scalar> scalars
   file_.append(tensorboard_scalar_record(now(), step, scalars));
 }
 
-}  // namespace grist::train
+}  // namespace grist::record

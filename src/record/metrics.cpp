@@ -1,4 +1,4 @@
-#include "metrics.h"
+#include "grist/record/metrics.h"
 
 #include <algorithm>
 #include <cmath>
@@ -8,7 +8,7 @@
 #include "grist/core/check.h"
 #include "grist/core/log.h"
 
-namespace grist::train {
+namespace grist::record {
 
 std::vector<LayerRecord> layer_records(const nn::StepStatistics& statistics,
                                        std::int64_t experts_per_token) {
@@ -219,4 +219,4 @@ void MetricsLog::append(const Json& record) {
   bytes_ += line.size();
 }
 
-}  // namespace grist::train
+}  // namespace grist::record

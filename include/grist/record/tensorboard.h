@@ -11,7 +11,7 @@
 
 #include "grist/core/file.h"
 
-namespace grist::train {
+namespace grist::record {
 
 struct Scalar {
   std::string tag;
@@ -32,4 +32,4 @@ class TensorboardWriter {
   File file_;
 };
 
-}  // namespace grist::train
+}  // namespace grist::record

@@ -8,7 +8,7 @@
 #include "grist/ckpt/storage.h"
 #include "grist/config/load.h"
 
-namespace grist::train {
+namespace grist::record {
 
 class RunFolder {
  public:
@@ -33,4 +33,4 @@ class RunFolder {
   FolderLock lock_;
 };
 
-}  // namespace grist::train
+}  // namespace grist::record

@@ -1,9 +1,9 @@
 // Event files byte by byte, against records that TensorBoard's own protocol buffers decode.
-#include "tensorboard.h"
+#include "grist/record/tensorboard.h"
 
 #include <gtest/gtest.h>
 
-namespace grist::train {
+namespace grist::record {
 namespace {
 
 std::string hex(const std::string& bytes) {
@@ -30,4 +30,4 @@ TEST(Tensorboard, AScalarIsASummaryOfItsStep) {
 }
 
 }  // namespace
-}  // namespace grist::train
+}  // namespace grist::record

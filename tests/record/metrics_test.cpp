@@ -1,5 +1,5 @@
 // Records, console lines and the log file that is cut on resume.
-#include "metrics.h"
+#include "grist/record/metrics.h"
 
 #include <gtest/gtest.h>
 
@@ -7,7 +7,7 @@
 
 #include "support/temporary_folder.h"
 
-namespace grist::train {
+namespace grist::record {
 namespace {
 
 StepRecord record() {
@@ -108,4 +108,4 @@ TEST(MetricsLog, CutsBehindTheCheckpointAndKeepsTheTailBeside) {
 }
 
 }  // namespace
-}  // namespace grist::train
+}  // namespace grist::record

@@ -1,4 +1,4 @@
-#include "run_folder.h"
+#include "grist/record/run_folder.h"
 
 #include <unistd.h>
 
@@ -11,7 +11,7 @@
 #include "grist/core/file.h"
 #include "grist/core/log.h"
 
-namespace grist::train {
+namespace grist::record {
 
 void RunFolder::check_owner(const LoadedConfig& now) const {
   std::error_code unreadable;  // creating something there will say why
@@ -71,4 +71,4 @@ void RunFolder::write_config(const std::string& yaml) const {
   write_text_atomically(config(), yaml);
 }
 
-}  // namespace grist::train
+}  // namespace grist::record
