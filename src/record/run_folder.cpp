@@ -68,7 +68,13 @@ void RunFolder::lock() {
 
 void RunFolder::write_config(const std::string& yaml) const {
   make_directories(path_);
-  write_text_atomically(config(), yaml);
+  try {
+    write_text_atomically(config(), yaml);
+  } catch (const Error& e) {
+    std::error_code unreadable;
+    if (!std::filesystem::exists(config(), unreadable)) throw;
+    log::warn("{}; the one of the start before stays, the run goes on", e.what());
+  }
 }
 
 }  // namespace grist::record

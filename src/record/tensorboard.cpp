@@ -1,4 +1,4 @@
-#include "grist/record/tensorboard.h"
+#include "tensorboard.h"
 
 #include <unistd.h>
 
@@ -94,20 +94,38 @@ std::string tensorboard_scalar_record(double wall_time, std::int64_t step,
   return record(event);
 }
 
-TensorboardWriter::TensorboardWriter(const std::filesystem::path& folder) {
-  make_directories(folder);
+namespace {
+
+std::filesystem::path event_file(const std::filesystem::path& folder, double start) {
   char host[256] = "localhost";
   gethostname(host, sizeof host - 1);
-  const double start = now();
-  const std::string name = "events.out.tfevents." +
-                           std::to_string(static_cast<std::int64_t>(start)) + "." + host + "." +
-                           std::to_string(getpid());
-  file_ = File::open_append(folder / name);
-  file_.append(tensorboard_version_record(start));
+  return folder / ("events.out.tfevents." + std::to_string(static_cast<std::int64_t>(start)) + "." +
+                   host + "." + std::to_string(getpid()));
 }
 
-void TensorboardWriter::write(std::int64_t step, std::span<const Scalar> scalars) {
-  file_.append(tensorboard_scalar_record(now(), step, scalars));
+}  // namespace
+
+Tensorboard::Tensorboard(const std::filesystem::path& folder) : file_(event_file(folder, now())) {
+  file_.append(tensorboard_version_record(now()));
+}
+
+void Tensorboard::write(const StepRecord& r) {
+  std::vector<Scalar> scalars = {{"train/loss", r.loss}};
+  for (const nn::LossTerm& t : r.terms)
+    scalars.push_back({"train/" + std::string(t.name), t.value});
+  scalars.insert(scalars.end(), {{"train/grad_norm", r.grad_norm},
+                                 {"train/lr", r.lr},
+                                 {"train/tokens_per_second", r.tokens_per_second},
+                                 {"moe/max_vio", max_vio(r)},
+                                 {"moe/dropped_fraction", dropped_fraction(r)}});
+  file_.append(tensorboard_scalar_record(now(), r.step, scalars));
+}
+
+void Tensorboard::write(const ValidationRecord& r) {
+  for (const ValidationRecord::Set& s : r.sets) {
+    const Scalar scalars[] = {{"validation/" + s.name, s.loss}};
+    file_.append(tensorboard_scalar_record(now(), r.step, scalars));
+  }
 }
 
 }  // namespace grist::record

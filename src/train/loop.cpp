@@ -9,6 +9,7 @@
 #include "grist/core/stop.h"
 #include "grist/data/prepare.h"
 #include "grist/optim/schedule.h"
+#include "grist/record/console.h"
 #include "run.h"
 
 namespace grist::train {
@@ -151,8 +152,12 @@ void Run::refuse_to_go_on(std::int64_t samples) const {
        counters_.samples - 1, kept);
 }
 
+// Rank 0 writes; nothing that fails there ends the run.
+template <class Record> void Run::tell(const Record& r) {
+  if (recorder_) recorder_->write(r);
+}
+
 void Run::log_step(const StepOutcome& outcome) {
-  const auto now = Clock::now();
   const nn::StepStatistics& statistics = engine_->statistics();
   record::StepRecord r;
   r.step = counters_.step;
@@ -164,21 +169,8 @@ void Run::log_step(const StepOutcome& outcome) {
   r.lr = outcome.lr;
   r.skipped = counters_.skipped;
   r.layers = record::layer_records(statistics, config().model.moe.num_experts_per_tok);
-  r.seconds = seconds(now - logged_);
-  r.tokens_per_second = static_cast<double>(counters_.tokens - logged_tokens_) / r.seconds;
-  r.flops_per_second = r.tokens_per_second * flops_per_token_;
-  r.peak_fraction = peak_flops_ > 0 ? r.flops_per_second / peak_flops_ : 0;
-  const auto steps = static_cast<double>(counters_.step - logged_step_);
-  r.eta_seconds =
-      r.seconds / steps * static_cast<double>(config().train.train_iters - counters_.step);
-  leader_does([&] { metrics_->append(to_json(r)); });
-  log::info("{}", console_line(r, config().train.train_iters));
-  if (tensorboard_) {
-    tensorboard_->write(r.step, scalars_of(r));
-  }
-  logged_ = now;
-  logged_tokens_ = counters_.tokens;
-  logged_step_ = counters_.step;
+  pace_.fill(r, config().train.train_iters, Clock::now());
+  tell(r);
 }
 
 bool Run::validation_due() const {
@@ -187,48 +179,43 @@ bool Run::validation_due() const {
   return due(counters_.step, config().train.eval_interval) || counters_.step >= last_step();
 }
 
-// Fills record.sets; false: a signal came first.
-bool Run::evaluate(record::ValidationRecord& record) {
+// Empty: a signal came first.
+std::optional<std::vector<record::ValidationSum>> Run::evaluate() {
   const std::int64_t rows = config().train.micro_batch_size;
+  std::vector<record::ValidationSum> sums;
   for (const ValidationSet& set : validation_) {
-    record::ValidationRecord::Set result{.name = set.name()};
+    record::ValidationSum result{.name = set.name()};
     const std::int64_t all = (set.num_samples() + rows - 1) / rows;
     const std::int64_t count =
         config().train.eval_iters > 0 ? std::min(all, config().train.eval_iters) : all;
     const auto sum = engine_->evaluate(set, count, [&] { return agreed_signal() != 0; });
-    if (!sum) return false;
+    if (!sum) return std::nullopt;
     result.loss_sum = sum->loss_sum;
     result.tokens = sum->targets;
     if (count == all) {
       result.bytes = set.source_bytes();
       result.all_tokens = set.num_tokens();
     }
-    record.sets.push_back(result);
+    sums.push_back(result);
   }
-  return true;
+  return sums;
 }
 
 // false: a signal came before the end. Nothing is recorded then, and the run validates again when
 // it resumes.
 bool Run::validate() {
   const auto begin = Clock::now();
-  record::ValidationRecord record{.step = counters_.step, .tokens = counters_.tokens};
-  if (!evaluate(record)) return false;
+  const auto sums = evaluate();
+  if (!sums) return false;
   counters_.validated_step = counters_.step;
   unsaved_ = true;
-  const auto now = Clock::now();
-  record.seconds = seconds(now - begin);
-  logged_ += now - begin;  // not training time
-  leader_does([&] { metrics_->append(to_json(record)); });
-  log::info("{}", console_line(record));
-  if (tensorboard_) {
-    for (const record::ValidationRecord::Set& s : record.sets) {
-      const std::string tag = "validation/" + s.name;
-      const record::Scalar scalars[] = {
-          {tag, s.loss_sum / static_cast<double>(std::max<std::int64_t>(s.tokens, 1))}};
-      tensorboard_->write(record.step, scalars);
-    }
-  }
+  const auto time = Clock::now() - begin;
+  pace_.leave_out(time);  // not training time
+  record::ValidationRecord r = record::validation_record(*sums);
+  r.step = counters_.step;
+  r.tokens = counters_.tokens;
+  r.seconds = seconds(time);
+  tell(r);
   return true;
 }
 
@@ -237,10 +224,7 @@ void Run::save() {
   const auto begin = Clock::now();
   world_.activity().enter("save");
   finish_save(false);
-  leader_does([&] {
-    metrics_->sync();
-    counters_.metrics_bytes = metrics_->bytes();
-  });
+  if (recorder_) counters_.metrics_bytes = recorder_->sync();
   SaveRequest request;
   request.step = counters_.step;
   request.parent_step = saved_step_;
@@ -256,7 +240,7 @@ void Run::save() {
   saving_ = true;
   unsaved_ = false;
   if (!config().checkpoint.async_save) finish_save(false);
-  logged_ += Clock::now() - begin;  // not training time
+  pace_.leave_out(Clock::now() - begin);  // not training time
 }
 
 // Says how the save went that was being written, once it has ended on all ranks.

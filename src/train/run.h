@@ -15,9 +15,8 @@
 #include "grist/data/batch_loader.h"
 #include "grist/data/dataset.h"
 #include "grist/data/tokenizer.h"
-#include "grist/record/metrics.h"
-#include "grist/record/run_folder.h"
-#include "grist/record/tensorboard.h"
+#include "grist/record/pace.h"
+#include "grist/record/recorder.h"
 #include "grist/train/trainer.h"
 #include "grist/watch/straggler.h"
 #include "job.h"
@@ -56,9 +55,10 @@ class Run {
   void watch_stragglers(std::span<const double> compute_seconds);
   void refuse_to_go_on(std::int64_t samples) const;
   void log_step(const StepOutcome& outcome);
+  template <class Record> void tell(const Record& r);
   bool validation_due() const;
   bool validate();
-  bool evaluate(record::ValidationRecord& record);
+  std::optional<std::vector<record::ValidationSum>> evaluate();
   void save();
   void poll_save();
   void finish_save(bool must);
@@ -91,21 +91,17 @@ class Run {
   std::optional<BackgroundSave> saver_;
   bool saving_ = false;                             // a save is being written
   std::optional<watch::StragglerWatch> stragglers_;  // several ranks only
-  std::optional<record::MetricsLog> metrics_;
-  std::optional<record::TensorboardWriter> tensorboard_;
+  std::optional<record::Recorder> recorder_;        // rank 0 only
+  record::Pace pace_{0};
   Json parent_;  // of continued pretraining: path, uuid, step; null otherwise
   Counters counters_;
   std::int64_t saved_step_ = -1;
   std::int64_t started_step_ = 0;  // step at which this process began
   bool unsaved_ = true;            // something has happened since the last save or load
 
-  double flops_per_token_ = 0;  // forward and backward
-  double peak_flops_ = 0;       // measured, all threads
-  using Clock = std::chrono::steady_clock;
+  using Clock = record::Pace::Clock;
   const Clock::time_point born_ = Clock::now();  // max_hours counts from here
-  Clock::time_point start_ = born_, logged_ = born_;
-  std::int64_t logged_tokens_ = 0;
-  std::int64_t logged_step_ = 0;
+  Clock::time_point start_ = born_;
 };
 
 }  // namespace grist::train

@@ -9,8 +9,7 @@
 #include "grist/core/log.h"
 #include "grist/core/stop.h"
 #include "grist/data/prepare.h"
-#include "grist/ops/linear.h"
-#include "grist/ops/optimizer.h"
+#include "peak.h"
 #include "run.h"
 
 namespace grist::train {
@@ -26,40 +25,6 @@ std::size_t resident_bytes() {
     if (word == "VmRSS:" && status >> kib) return kib * 1024;
   }
   return 0;
-}
-
-// The best rate of our own matmul on a square problem: what a step is compared with. The size grows
-// until a product takes long enough to be a fair measure of the device.
-double measure_peak(const Context& ctx, DType dtype) {
-  using Clock = std::chrono::steady_clock;
-  constexpr std::int64_t kOnCpu = 768, kLargest = 8192;  // the first fits the caches
-  double best_rate = 0;
-  for (std::int64_t size = ctx.device == Device::cpu ? kOnCpu : 256;; size *= 2) {
-    const Shape shape = {size, size};
-    Arena arena("peak measurement", ctx.device, nullptr);
-    const std::size_t master = arena.reserve(DType::f32, shape), x = arena.reserve(dtype, shape),
-                      y = arena.reserve(dtype, shape);
-    const std::size_t w = arena.reserve_bytes(ops::weight_bytes(ctx.device, dtype, shape));
-    arena.commit();
-    const TensorView values = arena.view(master, DType::f32, shape);
-    ops::normal_init(ctx, {.x = reshape(values, {size * size}), .name = "peak"});
-    const auto weight = [&](std::size_t at) {
-      return ops::WeightView{arena.buffer().data() + at, ctx.device, dtype, shape};
-    };
-    ops::refresh_weight(ctx, {.out = weight(w), .master = values});
-    const TensorView input = ctx.device == Device::cpu ? values : arena.view(x, dtype, shape);
-    if (ctx.device != Device::cpu)  // there a weight is a plain matrix
-      ops::refresh_weight(ctx, {.out = weight(x), .master = values});
-    double best = 1e9;
-    const auto end = Clock::now() + std::chrono::milliseconds(60);  // a busy moment must not decide
-    for (auto begin = Clock::now(); begin < end; begin = Clock::now()) {
-      ops::linear_forward(ctx, {.y = arena.view(y, dtype, shape), .x = input, .w = weight(w)});
-      wait(ctx);
-      best = std::min(best, std::chrono::duration<double>(Clock::now() - begin).count());
-    }
-    best_rate = std::max(best_rate, 2.0 * static_cast<double>(size * size * size) / best);
-    if (ctx.device == Device::cpu || best > 1e-3 || size == kLargest) return best_rate;
-  }
 }
 
 }  // namespace
@@ -88,7 +53,7 @@ Run::Run(LoadedConfig loaded, const TrainOptions& options, Job& job)
   if (world_.size() > 1)
     stragglers_.emplace(comm::all_gather(world_, job.host()),
                         std::vector<std::string>{"forward and backward", "update"});
-  flops_per_token_ = training_flops_per_token(config().model, config().data.seq_length);
+  pace_ = record::Pace(training_flops_per_token(config().model, config().data.seq_length));
 }
 
 void Run::leader_does(const std::function<void()>& work) {
@@ -121,9 +86,8 @@ ExitCode Run::execute() {
   warm_up();
   open_folder();
   print_plan();
-  start_ = logged_ = Clock::now();
-  logged_tokens_ = counters_.tokens;
-  logged_step_ = counters_.step;
+  start_ = Clock::now();
+  pace_.start(counters_.step, counters_.tokens, start_);
   return train();
 }
 
@@ -186,8 +150,8 @@ void Run::check_same_data() const {
 void Run::warm_up() {
   world_.activity().enter("warm-up");
   engine_->refresh();
-  peak_flops_ = comm::all_reduce_sum(
-      world_, measure_peak(context(), nn::activation_dtype(config(), context().device)));
+  pace_.set_peak_flops(comm::all_reduce_sum(
+      world_, measure_peak(context(), nn::activation_dtype(config(), context().device))));
   Batch batch;
   const std::int64_t rows = config().train.micro_batch_size;
   comm::agree(world_,
@@ -215,9 +179,9 @@ void Run::print_plan() const {
   }
   log::info(
       "step: {} sequences of {} tokens in micro-batches of {}; {:.3g} GFLOP a token forward and "
-      "backward; this machine's peak {:.0f} GFLOP/s",
+      "backward; this machine's peak {:.0f} GFLOP/s, as a square matmul measured it now",
       c.train.global_batch_size, c.data.seq_length, c.train.micro_batch_size,
-      flops_per_token_ / 1e9, peak_flops_ / 1e9);
+      pace_.flops_per_token() / 1e9, pace_.peak_flops() / 1e9);
   if (world_.size() > 1)
     log::info("ranks: {}, zero_stage {}, {} bits", engine_->layout().str(), c.parallel.zero_stage,
               word(c.parallel.deterministic));

@@ -66,8 +66,9 @@ void Run::open_folder() {
       fail(ExitCode::cannot_create, "{}: another run began here meanwhile; choose another run.dir",
            folder_->path().string());
     folder_->write_config(yaml);
-    metrics_.emplace(folder_->metrics(), counters_.metrics_bytes);
-    if (config().log.tensorboard) tensorboard_.emplace(folder_->tensorboard());
+    recorder_.emplace(*folder_, record::RecorderOptions{.metrics_bytes = counters_.metrics_bytes,
+                                                        .train_iters = config().train.train_iters,
+                                                        .tensorboard = config().log.tensorboard});
   });
 }
 

@@ -7,6 +7,7 @@
 #include "grist/core/file.h"
 #include "grist/core/log.h"
 #include "grist/record/metrics.h"
+#include "grist/record/run_folder.h"
 #include "grist/train/trainer.h"
 #include "grist/train/verify.h"
 #include "job.h"
@@ -46,16 +47,12 @@ std::string compare_steps(const fs::path& a, const fs::path& b, comm::Activity& 
   return "";
 }
 
-// metrics.jsonl without times, a string a line.
+// The records without times, a string each.
 std::vector<std::string> metrics_of(const fs::path& run) {
   std::vector<std::string> lines;
-  const std::string text = read_text(run / "metrics.jsonl");
-  for (std::size_t at = 0; at < text.size();) {
-    const std::size_t end = text.find('\n', at);
+  for (const record::Record& r : record::read_metrics(record::RunFolder(run).metrics()))
     lines.push_back(
-        record::without_times(Json::parse(text.substr(at, end - at), "metrics.jsonl")).dump());
-    at = end + 1;
-  }
+        std::visit([](const auto& of) { return record::without_times(to_json(of)).dump(); }, r));
   return lines;
 }
 

@@ -1,5 +1,5 @@
 // Event files byte by byte, against records that TensorBoard's own protocol buffers decode.
-#include "grist/record/tensorboard.h"
+#include "tensorboard.h"
 
 #include <gtest/gtest.h>
 

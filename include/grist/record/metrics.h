@@ -1,17 +1,16 @@
 #pragma once
-// What a run reports: one object a logged step in metrics.jsonl, one line on the console,
-// optionally TensorBoard events. Everything but the time fields is a function of the run's
-// configuration and data, bit for bit.
+// What a run reports of its steps and validations, as records: written to metrics.jsonl, one JSON
+// object a line, and read back from it (docs/formats/metrics.md). Everything but the time fields is
+// a function of the run's configuration and data, bit for bit.
 #include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
-#include "grist/core/file.h"
 #include "grist/core/json.h"
 #include "grist/nn/statistics.h"
-#include "grist/record/tensorboard.h"
 
 namespace grist::record {
 
@@ -41,48 +40,49 @@ struct StepRecord {
   double tokens_per_second = 0;
   double flops_per_second = 0;
   double peak_fraction = 0;
-  double eta_seconds = 0;
+  double eta_seconds = 0;  // not in the file
 };
+double max_vio(const StepRecord& r);           // largest over layers
+double dropped_fraction(const StepRecord& r);  // mean over layers
 
 struct ValidationRecord {
   struct Set {
     std::string name;
-    double loss_sum = 0;  // nats
+    double loss = 0;  // nats a target token
     std::int64_t tokens = 0;
-    std::int64_t all_tokens = 0;  // of the set, targets or not
     std::int64_t bytes = 0;  // of the text behind the tokens; 0: not known, or only a part was read
+    std::optional<double> bits_per_byte;  // not in the file
   };
   std::int64_t step = 0;
-  std::int64_t tokens = 0;
+  std::int64_t tokens = 0;  // consumed so far
+  double loss = 0;          // over all sets, as the next two
+  std::int64_t target_tokens = 0;
+  std::optional<double> bits_per_byte;
+  std::vector<Set> sets;
   double seconds = 0;
-  std::vector<Set> sets = {};
 };
 
-Json without_times(Json record);  // of metrics.jsonl: what two equal runs have in common
-
-double max_vio(const StepRecord& r);           // largest over layers
-double dropped_fraction(const StepRecord& r);  // mean over layers
+// What one set has given.
+struct ValidationSum {
+  std::string name;
+  double loss_sum = 0;  // nats
+  std::int64_t tokens = 0;
+  std::int64_t all_tokens = 0;  // of the set, targets or not
+  std::int64_t bytes = 0;       // as above
+};
+// Without step, tokens and seconds.
+ValidationRecord validation_record(const std::vector<ValidationSum>& sums);
 
 Json to_json(const StepRecord& r);
 Json to_json(const ValidationRecord& r);
-std::vector<Scalar> scalars_of(const StepRecord& r);  // for TensorBoard
-std::string console_line(const StepRecord& r, std::int64_t train_iters);
-std::string console_line(const ValidationRecord& r);
-std::string duration(double seconds);  // "2m05s"
+Json without_times(Json record);  // what two equal runs have in common
 
-// Appends lines; remembers its length so that a checkpoint can say where to cut on resume.
-class MetricsLog {
- public:
-  // Cuts the file to `keep_bytes`; what was behind moves to metrics.jsonl.tail-<n>, nothing is
-  // lost.
-  MetricsLog(const std::filesystem::path& path, std::uint64_t keep_bytes);
-  void append(const Json& record);
-  void sync() { file_.sync(); }
-  std::uint64_t bytes() const { return bytes_; }
-
- private:
-  File file_;
-  std::uint64_t bytes_ = 0;
-};
+using Record = std::variant<StepRecord, ValidationRecord>;
+// Reads what to_json() has made, also of versions with fewer or more fields. A number that was not
+// finite is NaN. Error{bad_data} for anything else.
+Record record_from_json(const Json& line);
+// The records of a metrics.jsonl, in its order. A last line without an end, which a run that was
+// killed leaves behind, is left out.
+std::vector<Record> read_metrics(const std::filesystem::path& path);
 
 }  // namespace grist::record

@@ -12,7 +12,7 @@ namespace grist::record {
 
 class RunFolder {
  public:
-  explicit RunFolder(const std::string& path) : path_(path) {}
+  explicit RunFolder(const std::filesystem::path& path) : path_(path) {}
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path config() const { return path_ / "config.yaml"; }
   std::filesystem::path metrics() const { return path_ / "metrics.jsonl"; }
@@ -25,6 +25,7 @@ class RunFolder {
   // Makes this process the only one that trains in the folder, if there is one yet; the kernel lets
   // go when the process ends. Error{cannot_create} when another holds it.
   void lock();
+  // A run that goes on does so with the file of the start before where there is no room.
   void write_config(const std::string& yaml) const;
 
  private:

@@ -7,9 +7,9 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <utility>
 
-#include "grist/core/file.h"
+#include "appender.h"
+#include "grist/record/sink.h"
 
 namespace grist::record {
 
@@ -23,13 +23,14 @@ std::string tensorboard_scalar_record(double wall_time, std::int64_t step,
                                       std::span<const Scalar> scalars);
 
 // One new file a start of the process; viewers merge the files of a folder by step.
-class TensorboardWriter {
+class Tensorboard final : public Sink {
  public:
-  explicit TensorboardWriter(const std::filesystem::path& folder);
-  void write(std::int64_t step, std::span<const Scalar> scalars);
+  explicit Tensorboard(const std::filesystem::path& folder);
+  void write(const StepRecord& r) override;
+  void write(const ValidationRecord& r) override;
 
  private:
-  File file_;
+  Appender file_;
 };
 
 }  // namespace grist::record

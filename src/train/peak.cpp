@@ -1,0 +1,46 @@
+#include "peak.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "grist/core/device.h"
+#include "grist/core/memory.h"
+#include "grist/ops/linear.h"
+#include "grist/ops/optimizer.h"
+
+namespace grist::train {
+
+// The size grows until a product takes long enough to be a fair measure of the device.
+double measure_peak(const Context& ctx, DType dtype) {
+  using Clock = std::chrono::steady_clock;
+  constexpr std::int64_t kOnCpu = 768, kLargest = 8192;  // the first fits the caches
+  double best_rate = 0;
+  for (std::int64_t size = ctx.device == Device::cpu ? kOnCpu : 256;; size *= 2) {
+    const Shape shape = {size, size};
+    Arena arena("peak measurement", ctx.device, nullptr);
+    const std::size_t master = arena.reserve(DType::f32, shape), x = arena.reserve(dtype, shape),
+                      y = arena.reserve(dtype, shape);
+    const std::size_t w = arena.reserve_bytes(ops::weight_bytes(ctx.device, dtype, shape));
+    arena.commit();
+    const TensorView values = arena.view(master, DType::f32, shape);
+    ops::normal_init(ctx, {.x = reshape(values, {size * size}), .name = "peak"});
+    const auto weight = [&](std::size_t at) {
+      return ops::WeightView{arena.buffer().data() + at, ctx.device, dtype, shape};
+    };
+    ops::refresh_weight(ctx, {.out = weight(w), .master = values});
+    const TensorView input = ctx.device == Device::cpu ? values : arena.view(x, dtype, shape);
+    if (ctx.device != Device::cpu)  // there a weight is a plain matrix
+      ops::refresh_weight(ctx, {.out = weight(x), .master = values});
+    double best = 1e9;
+    const auto end = Clock::now() + std::chrono::milliseconds(60);  // a busy moment must not decide
+    for (auto begin = Clock::now(); begin < end; begin = Clock::now()) {
+      ops::linear_forward(ctx, {.y = arena.view(y, dtype, shape), .x = input, .w = weight(w)});
+      wait(ctx);
+      best = std::min(best, std::chrono::duration<double>(Clock::now() - begin).count());
+    }
+    best_rate = std::max(best_rate, 2.0 * static_cast<double>(size * size * size) / best);
+    if (ctx.device == Device::cpu || best > 1e-3 || size == kLargest) return best_rate;
+  }
+}
+
+}  // namespace grist::train
