@@ -1,5 +1,8 @@
 // Checkpoints that are damaged, foreign or missing, data that changed under them, and a full disk:
 // nothing is lost, nothing half-written, and never silently step 0.
+#include <signal.h>
+
+#include <algorithm>
 #include <optional>
 
 #include "app/support.h"
@@ -205,6 +208,39 @@ TEST_F(FullDisk, TrainingGoesOnWithoutCheckpoints) {
   EXPECT_TRUE(said[3].starts_with("error: checkpoint step 24 was not saved")) << o;
   EXPECT_EQ(saved_steps(at_ / "run").back(), 8);
   EXPECT_EQ(metrics_lines(at_ / "run").back(), metrics_lines(world() / "whole").back());
+}
+
+// Nor do metrics, TensorBoard or config.yaml end it; what could not be written comes later.
+TEST_F(FullDisk, NotAByteLeftEndsNoRunThatGoesOn) {
+  Arguments sets = {"data.validation=[]", "train.train_iters=8"};
+  ASSERT_EQ(world().train("disk/run", sets).code, 0);
+  const fs::path metrics = at_ / "run/metrics.jsonl";
+  const auto before = fs::file_size(metrics);
+  disk_->leave(0);
+  sets = {"data.validation=[]", "train.train_iters=1000000", "log.tensorboard=true",
+          "checkpoint.save_interval=0"};
+  Child child(world().path(), world().train_arguments("disk/run", sets));
+  ASSERT_TRUE(child.outlives(std::chrono::seconds(2)));
+  disk_->make_space();
+  for (int i = 0; i < 600 && fs::file_size(metrics) < before + 20'000; ++i)
+    child.outlives(std::chrono::milliseconds(50));
+  child.send(SIGTERM);
+  const Outcome o = child.wait();
+
+  EXPECT_EQ(o.code, 75) << o;
+  const std::vector<std::string> said = lines(o.err);
+  EXPECT_EQ(said.size(), 3U) << o;
+  for (const char* file : {"config.yaml", "metrics.jsonl", "tensorboard"})
+    EXPECT_EQ(std::count_if(said.begin(), said.end(),
+                            [&](const std::string& line) {
+                              return line.starts_with("warning: ") &&
+                                     line.find(file) != std::string::npos;
+                            }),
+              1)
+        << file << o;
+  const std::vector<Json> records = metrics_records(at_ / "run");
+  for (std::size_t i = 0; i < records.size(); ++i)
+    ASSERT_EQ(records[i].at("step").as_int(), static_cast<std::int64_t>(i) + 1);
 }
 
 TEST_F(FullDisk, NotAByteLeftAtTheStart) {
