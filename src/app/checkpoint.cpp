@@ -1,14 +1,13 @@
 // grist checkpoint: lists and verifies the steps of a checkpoint folder.
-#include <cstdio>
-
 #include "command_line.h"
 #include "grist/ckpt/report.h"
+#include "grist/core/output.h"
 
 namespace grist::app {
 
 namespace {
 ExitCode print(const CheckpointReport& report) {
-  std::fputs(report.text.c_str(), stdout);
+  write_output(report.text);
   return report.ok ? ExitCode::ok : ExitCode::bad_data;
 }
 }  // namespace

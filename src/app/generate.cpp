@@ -1,10 +1,9 @@
 #include "grist/eval/generate.h"
 
-#include <cstdio>
-
 #include "command_line.h"
 #include "grist/core/check.h"
 #include "grist/core/log.h"
+#include "grist/core/output.h"
 #include "grist/core/stop.h"
 
 namespace grist::app {
@@ -22,15 +21,11 @@ ExitCode run(const GenerateArguments& a) {
                                                    .top_k = a.top_k,
                                                    .top_p = a.top_p,
                                                    .seed = static_cast<std::uint64_t>(a.seed)}};
-  const auto print = [](std::string_view text) {
-    std::fwrite(text.data(), 1, text.size(), stdout);
-    if (std::fflush(stdout) != 0) fail(ExitCode::io, "standard output: write failed");
-  };
   bool begun = false;  // the prompt stands on the screen only when there is something to continue
   const auto emit = [&](std::string_view text) {
-    if (!begun) print(a.prompt);
+    if (!begun) write_output(a.prompt);
     begun = true;
-    print(text);
+    write_output(text);
   };
   const eval::StopReason reason = eval::generate(ctx, trained, options, emit);
   emit("\n");

@@ -1,4 +1,5 @@
 // The grist binary: parse, run, and turn whatever is thrown into one line and an exit code.
+#include <cerrno>
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -52,7 +53,9 @@ int main(int argc, char** argv) {
   } catch (const std::exception& e) {
     grist::log::error("internal error: {}", e.what());
   }
-  if (code == ExitCode::ok && (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)) {
+  errno = 0;
+  const bool unwritten = std::fflush(stdout) != 0 || std::ferror(stdout) != 0;
+  if (code == ExitCode::ok && unwritten && errno != EPIPE) {
     grist::log::error("standard output: write failed");
     code = ExitCode::io;
   }

@@ -1,10 +1,10 @@
 // grist tokenizer: trains a tokenizer, and turns text into ids and back.
 #include <charconv>
-#include <cstdio>
 
 #include "command_line.h"
 #include "grist/core/check.h"
 #include "grist/core/log.h"
+#include "grist/core/output.h"
 #include "grist/data/bpe_trainer.h"
 #include "grist/data/corpus.h"
 #include "grist/data/tokenizer.h"
@@ -70,7 +70,7 @@ ExitCode run(const TokenizerDecodeArguments& a) {
     at = end;
   }
   const std::string decoded = tokenizer.decode(ids);
-  std::fwrite(decoded.data(), 1, decoded.size(), stdout);
+  write_output(decoded);
   return ExitCode::ok;
 }
 

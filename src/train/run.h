@@ -89,9 +89,9 @@ class Run {
   std::optional<Engine> engine_;
   std::optional<record::RunFolder> folder_;
   std::optional<BackgroundSave> saver_;
-  bool saving_ = false;                             // a save is being written
+  bool saving_ = false;                              // a save is being written
   std::optional<watch::StragglerWatch> stragglers_;  // several ranks only
-  std::optional<record::Recorder> recorder_;        // rank 0 only
+  std::optional<record::Recorder> recorder_;         // rank 0 only
   record::Pace pace_{0};
   Json parent_;  // of continued pretraining: path, uuid, step; null otherwise
   Counters counters_;

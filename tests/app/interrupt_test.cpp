@@ -1,6 +1,7 @@
 // Runs that are killed, stopped by signals, or out of time: started again, they end with the same
 // numbers as a run that nobody disturbed.
 #include <signal.h>
+#include <unistd.h>
 
 #include "app/support.h"
 #include "grist/core/random.h"
@@ -132,6 +133,35 @@ TEST_F(Interrupted, StoppedInsideValidation) {
 TEST_F(Interrupted, SigintStopsLikeSigterm) {
   ASSERT_NO_FATAL_FAILURE(undisturbed({}));
   stop_until_done(SIGINT, 1);
+}
+
+TEST_F(Interrupted, AClosedTerminalStopsLikeSigterm) {
+  ASSERT_NO_FATAL_FAILURE(undisturbed({}));
+  stop_until_done(SIGHUP, 1);
+}
+
+// The reader has what it wanted; the run trains, saves and is no error.
+TEST_F(Interrupted, AReaderThatGoesEndsNothing) {
+  const std::string command = "cd '" + world().path().string() + "' && bash -o pipefail -c \"" +
+                              GRIST_BINARY +
+                              " train tiny.yaml --set run.dir=piped --set train.train_iters=4 "
+                              "--set log.interval=1 2> piped.err | head -n 1 > piped.out\"";
+  EXPECT_EQ(std::system(command.c_str()), 0);
+  EXPECT_EQ(saved_steps(world() / "piped").back(), 4);
+  EXPECT_EQ(read_text(world() / "piped.err"), "");
+}
+
+// Full disk behind standard output: lines are missing there, which is said once.
+TEST_F(Interrupted, LinesThatCannotBePrintedEndNothing) {
+  if (::access("/dev/full", W_OK) != 0) GTEST_SKIP() << "no /dev/full here";
+  const std::string command = "cd '" + world().path().string() + "' && " + GRIST_BINARY +
+                              " train tiny.yaml --set run.dir=unheard --set train.train_iters=4 "
+                              "> /dev/full 2> unheard.err";
+  EXPECT_EQ(std::system(command.c_str()), 0);
+  EXPECT_EQ(saved_steps(world() / "unheard").back(), 4);
+  const std::string said = read_text(world() / "unheard.err");
+  EXPECT_TRUE(said.starts_with("warning: standard output: write failed: ")) << said;
+  EXPECT_EQ(std::count(said.begin(), said.end(), '\n'), 1) << said;
 }
 
 TEST_F(Interrupted, TimeLimitSavesAndEachStartMakesProgress) {

@@ -1,6 +1,6 @@
 #pragma once
-// Requests to stop (SIGTERM, SIGINT, SIGUSR1): a flag that long loops poll. A second SIGINT ends
-// the process at once.
+// Requests to stop (SIGTERM, SIGINT, SIGUSR1, and SIGHUP of a terminal that is closed, unless it is
+// ignored, as under nohup): a flag that long loops poll. A second SIGINT ends the process at once.
 namespace grist {
 
 void install_stop_handlers();  // also ignores SIGPIPE and SIGXFSZ, so that those arrive as errors
