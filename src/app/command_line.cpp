@@ -2,6 +2,8 @@
 
 #include <CLI/CLI.hpp>
 
+#include "grist/core/check.h"
+
 namespace grist::app {
 
 namespace {
@@ -179,7 +181,12 @@ Invocation parse_command_line(int argc, const char* const* argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
-    return Exit{app.exit(e) == 0 ? ExitCode::ok : ExitCode::usage};
+    if (e.get_exit_code() == 0) {
+      app.exit(e);  // --help, --version
+      return Exit{ExitCode::ok};
+    }
+    fail(ExitCode::usage, "{}; grist --help and grist SUBCOMMAND --help list what there is",
+         e.what());
   }
   return chosen;
 }
