@@ -126,7 +126,7 @@ std::vector<StepInfo> resolve_steps(const fs::path& path) {
          path.string());
   const fs::path folder = path.filename().empty() ? path.parent_path() : path;
   if (const std::int64_t step = parse_step_name(folder.filename().string());
-      step >= 0 || fs::exists(folder / "manifest.json"))
+      step >= 0 || fs::exists(folder / kManifestName))
     return {{.step = step, .folder = folder}};
   std::vector<StepInfo> steps = list_steps(folder);
   if (steps.empty()) steps = list_steps(folder / "checkpoints");

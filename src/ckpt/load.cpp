@@ -11,7 +11,6 @@ namespace grist {
 
 namespace {
 
-constexpr const char* kManifestName = "manifest.json";
 constexpr std::uint64_t kMaxManifest = 512ULL << 20;
 
 // Bytes [begin, end) of a shard go to `to`.

@@ -154,19 +154,4 @@ std::optional<CheckpointReader> load_first_good(comm::Communicator& ranks,
   return {};
 }
 
-std::optional<CheckpointReader> find_newest_good(std::span<const StepInfo> steps,
-                                                 VerifyDepth depth) {
-  for (const StepInfo& s : steps) {
-    try {
-      CheckpointReader reader(s.folder);
-      if (depth == VerifyDepth::blocks) reader.verify();
-      return reader;
-    } catch (const DamagedStep& e) {
-      warn_passed_over(s, e.damage().str());
-    }
-  }
-  if (!steps.empty()) none_usable(steps.front().folder.string(), steps.size());
-  return {};
-}
-
 }  // namespace grist

@@ -15,7 +15,7 @@ namespace {
 std::string saved_at(const std::filesystem::path& folder) {
   struct stat st {};
   std::tm t{};
-  if (::stat((folder / "manifest.json").c_str(), &st) != 0 ||
+  if (::stat((folder / kManifestName).c_str(), &st) != 0 ||
       ::localtime_r(&st.st_mtime, &t) == nullptr)
     return "?";
   return fmt::format("{:04}-{:02}-{:02} {:02}:{:02}:{:02}", t.tm_year + 1900, t.tm_mon + 1,

@@ -12,8 +12,6 @@
 
 namespace grist {
 
-constexpr const char* kManifestName = "manifest.json";
-
 // Removes a file or a folder with its content. Never throws; what stays is warned about.
 bool remove_quietly(Storage& storage, const std::filesystem::path& path);
 

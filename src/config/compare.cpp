@@ -5,7 +5,6 @@
 
 #include "fields.h"
 #include "grist/core/check.h"
-#include "grist/core/hash.h"
 
 namespace grist {
 
@@ -47,13 +46,6 @@ void append(std::vector<KeyValue>& out, const config::Slot& slot) {
   out.push_back({slot.key, config::text_of(slot.target)});
 }
 
-template <class Keep> std::uint64_t hash_of(const Config& config, const Keep& keep) {
-  std::string text;
-  for (const KeyValue& kv : config_values(config))
-    if (keep(kv.key)) text += fmt::format("{}: {}\n", kv.key, kv.value);
-  return hash64(text);
-}
-
 const KeyValue* find(const std::vector<KeyValue>& values, std::string_view key) {
   const auto found =
       std::find_if(values.begin(), values.end(), [&](const KeyValue& kv) { return kv.key == key; });
@@ -86,18 +78,6 @@ std::vector<ConfigDifference> config_differences(const Config& before, const Con
 
 bool is_architecture_key(std::string_view key) {
   return std::find(kArchitecture.begin(), kArchitecture.end(), key) != kArchitecture.end();
-}
-
-std::vector<std::string> architecture_keys() {
-  return {kArchitecture.begin(), kArchitecture.end()};
-}
-
-std::uint64_t config_hash(const Config& config) {
-  return hash_of(config, [](const std::string&) { return true; });
-}
-
-std::uint64_t architecture_hash(const Config& config) {
-  return hash_of(config, is_architecture_key);
 }
 
 }  // namespace grist

@@ -61,7 +61,7 @@ TEST(Load, KeepsRatiosThatAreNotWhole) {
 
   EXPECT_EQ(loaded.config.model.moe.granularity, 9);
   EXPECT_DOUBLE_EQ(loaded.config.model.moe.expansion_rate, 256.0 / 9.0);
-  EXPECT_EQ(config_hash(again.config), config_hash(loaded.config));
+  EXPECT_TRUE(config_differences(again.config, loaded.config).empty());
 }
 
 TEST(Load, AcceptsBothDescriptionsWhenTheyAgree) {
@@ -96,7 +96,7 @@ TEST(Load, ReadsADenseModel) {
   const LoadedConfig loaded = load(text);
 
   EXPECT_EQ(loaded.config.model.moe.num_experts, 0);
-  EXPECT_EQ(config_hash(load(to_yaml(loaded)).config), config_hash(loaded.config));
+  EXPECT_TRUE(config_differences(load(to_yaml(loaded)).config, loaded.config).empty());
 }
 
 TEST(Load, TakesPreSoftmaxWithNormAsSoftmaxAfterTopK) {
@@ -171,7 +171,7 @@ TEST(ToYaml, LoadsAgainToTheSameConfig) {
   const LoadedConfig again = load(yaml);
 
   EXPECT_TRUE(config_differences(loaded.config, again.config).empty()) << yaml;
-  EXPECT_EQ(config_hash(loaded.config), config_hash(again.config));
+  EXPECT_TRUE(config_differences(loaded.config, again.config).empty());
   EXPECT_EQ(again.config.data.train[0].path, "a: b # c");
   EXPECT_EQ(again.config.data.train[1].path, "12");
   EXPECT_EQ(again.config.init.from, "yes");

@@ -221,9 +221,4 @@ std::optional<CheckpointReader> load_first_good(comm::Communicator& ranks,
                                                 std::span<const TensorDestination> wanted,
                                                 const ReadOptions& options = {});
 
-// The same without destinations and on one rank, for callers that build the model from the step's
-// own config: the first of `steps` that verifies.
-std::optional<CheckpointReader> find_newest_good(std::span<const StepInfo> steps,
-                                                 VerifyDepth depth = VerifyDepth::blocks);
-
 }  // namespace grist

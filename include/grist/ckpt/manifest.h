@@ -15,6 +15,7 @@
 
 namespace grist {
 
+constexpr const char* kManifestName = "manifest.json";
 constexpr std::int64_t kCheckpointVersion = 1;
 constexpr std::uint64_t kCheckpointBlock = 4 << 20;  // bytes under one sum
 

@@ -30,10 +30,5 @@ std::vector<ConfigDifference> config_differences(const Config& before, const Con
 // Keys that decide which tensors there are and what they compute: they must be as they were when a
 // checkpoint is loaded. All others may change between two starts of a run.
 bool is_architecture_key(std::string_view key);
-std::vector<std::string> architecture_keys();
-
-// Of all values; equal for equal configs, whatever their files looked like.
-std::uint64_t config_hash(const Config& config);
-std::uint64_t architecture_hash(const Config& config);
 
 }  // namespace grist
