@@ -1,7 +1,6 @@
 // What may not change the numbers, and what must: threads, recomputation, batch sizes, schedules,
 // validation, TensorBoard.
 #include <algorithm>
-#include <cstring>
 
 #include "app/support.h"
 
@@ -103,109 +102,18 @@ TEST(Schedules, WsdWarmsUpHoldsAndDecays) {
   }
 }
 
-// ---- TensorBoard -----------------------------------------------------------------------------
-
-// Bit by bit, unlike the writer's table.
-std::uint32_t masked_crc32c(std::string_view bytes) {
-  std::uint32_t c = ~0U;
-  for (const char b : bytes) {
-    c ^= static_cast<unsigned char>(b);
-    for (int bit = 0; bit < 8; ++bit) c = (c >> 1) ^ ((c & 1U) != 0 ? 0x82F63B78U : 0U);
-  }
-  c = ~c;
-  return ((c >> 15) | (c << 17)) + 0xa282ead8U;
-}
-
-std::uint32_t sum_at(const std::string& file, std::size_t at) {
-  std::uint32_t sum = 0;
-  std::memcpy(&sum, &file.at(at + 3) - 3, sizeof sum);
-  return sum;
-}
-
-// One record's payload, its sums checked.
-std::string take_record(std::string& file) {
-  std::uint64_t size = 0;
-  if (file.size() < 16) throw std::runtime_error("record without a header");
-  std::memcpy(&size, file.data(), sizeof size);
-  if (file.size() < 16 + size) throw std::runtime_error("record is cut");
-  EXPECT_EQ(sum_at(file, 8), masked_crc32c(std::string_view(file).substr(0, 8)));
-  EXPECT_EQ(sum_at(file, 12 + size), masked_crc32c(std::string_view(file).substr(12, size)));
-  std::string payload = file.substr(12, size);
-  file.erase(0, 16 + size);
-  return payload;
-}
-
-std::uint64_t take_varint(std::string& bytes) {
-  std::uint64_t v = 0;
-  for (int shift = 0;; shift += 7) {
-    const auto b = static_cast<unsigned char>(bytes.at(0));
-    bytes.erase(0, 1);
-    v |= static_cast<std::uint64_t>(b & 127U) << shift;
-    if (b < 128) return v;
-  }
-}
-
-// Fields of a protocol buffer message, numbers and bytes alike as bytes.
-std::vector<std::pair<std::uint64_t, std::string>> fields(std::string message) {
-  std::vector<std::pair<std::uint64_t, std::string>> out;
-  while (!message.empty()) {
-    const std::uint64_t key = take_varint(message);
-    std::size_t size = 0;
-    if ((key & 7) == 0) {
-      const std::uint64_t v = take_varint(message);
-      out.emplace_back(key >> 3, std::to_string(v));
-      continue;
-    }
-    size = (key & 7) == 1 ? 8 : (key & 7) == 5 ? 4 : take_varint(message);
-    out.emplace_back(key >> 3, message.substr(0, size));
-    message.erase(0, size);
-  }
-  return out;
-}
-
-TEST(Tensorboard, EventsHoldTheMetrics) {
+// The records' bytes: tests/train/tensorboard_test.cpp.
+TEST(Tensorboard, OneEventFileHoldsEveryCurve) {
   ASSERT_EQ(world().train("board", {"log.tensorboard=true"}).code, 0);
-  std::map<std::pair<std::string, std::int64_t>, float> scalars;
-  int files = 0;
-  for (const auto& entry : fs::directory_iterator(world() / "board/tensorboard")) {
-    ++files;
-    EXPECT_TRUE(entry.path().filename().string().starts_with("events.out.tfevents."));
-    std::string file = read_text(entry.path());
-    EXPECT_NE(take_record(file).find("brain.Event:2"), std::string::npos);
-    while (!file.empty()) {
-      std::int64_t step = 0;
-      for (const auto& [number, bytes] : fields(take_record(file))) {
-        if (number == 2) step = std::stoll(bytes);
-        if (number != 5) continue;
-        for (const auto& [_, value] : fields(bytes)) {
-          const auto parts = fields(value);
-          float v = 0;
-          std::memcpy(&v, parts.at(1).second.data(), sizeof v);
-          scalars[{parts.at(0).second, step}] = v;
-        }
-      }
-    }
-  }
-  EXPECT_EQ(files, 1);
-  int compared = 0;
-  for (const Json& r : metrics_records(world() / "board")) {
-    const std::int64_t step = r.at("step").as_int();
-    const bool validation = r.find("val_loss") != nullptr;
-    const std::vector<std::pair<std::string, std::string>> names =
-        validation
-            ? std::vector<std::pair<std::string, std::string>>{{"validation/validation",
-                                                                "val_loss"}}
-            : std::vector<std::pair<std::string, std::string>>{{"train/loss", "loss"},
-                                                               {"train/lr", "lr"},
-                                                               {"train/grad_norm", "grad_norm"},
-                                                               {"moe/max_vio", "max_vio"}};
-    for (const auto& [tag, key] : names) {
-      ASSERT_TRUE(scalars.contains({tag, step})) << tag << " at step " << step;
-      EXPECT_EQ((scalars[{tag, step}]), static_cast<float>(r.at(key).as_double())) << tag;
-      ++compared;
-    }
-  }
-  EXPECT_EQ(compared, 24 * 4 + 4);
+  std::vector<std::string> files;
+  for (const auto& entry : fs::directory_iterator(world() / "board/tensorboard"))
+    files.push_back(entry.path().filename().string());
+  ASSERT_EQ(files.size(), 1U);
+  EXPECT_TRUE(files[0].starts_with("events.out.tfevents."));
+  const std::string events = read_text(world() / "board/tensorboard" / files[0]);
+  for (const char* tag :
+       {"train/loss", "train/lr", "train/grad_norm", "moe/max_vio", "validation/validation"})
+    EXPECT_NE(events.find(tag), std::string::npos) << tag;
 }
 
 }  // namespace
