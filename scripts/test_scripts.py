@@ -22,6 +22,7 @@ import compare_compression  # noqa: E402
 import kernel_resources  # noqa: E402
 import new_op  # noqa: E402
 import plot_loss  # noqa: E402
+from test_count_tests import CountTests, Run  # noqa: E402, F401
 from test_gpu_check import GpuCheck, Judgement  # noqa: E402, F401
 from test_slurm import Slurm  # noqa: E402, F401
 
