@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "grist/core/fixed_sum.h"
 #include "grist/core/memory.h"
 #include "grist/core/random.h"
 #include "grist/ops/optimizer.h"
@@ -88,12 +89,6 @@ void tree_block(float* out, const float* parts, std::int64_t stride, std::int64_
   for (std::int64_t i = 0; i < n; ++i) out[i] = x[i] + y[i];
 }
 
-double tree_over_lanes(double* lanes) {
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-  return lanes[0];
-}
-
 // Sum of term(x[i]) over a chunk.
 template <class Term> double chunk_sum(const float* x, std::int64_t n, const Term& term) {
   double lanes[kLanes] = {};
@@ -111,16 +106,6 @@ void chunk_sums(const Context& ctx, double* out, const float* x, std::int64_t n,
     const std::int64_t begin = c * ops::kNormChunk;
     out[c] = chunk_sum(x + begin, std::min(ops::kNormChunk, n - begin), term);
   });
-}
-
-// The left subtree takes the largest power of two below n, so adjacent pairs are added first and
-// the shape depends on n alone.
-double balanced_sum(const double* x, std::int64_t n) {
-  if (n == 0) return 0.0;
-  if (n == 1) return x[0];
-  std::int64_t left = 1;
-  while (left * 2 < n) left *= 2;
-  return balanced_sum(x, left) + balanced_sum(x + left, n - left);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 // Arithmetic on one token's row of expert logits, for router.cpp. Rows are padded to a multiple of
 // kLanes. Every element and every sum is formed by the same IEEE operations in the same order on
 // any instruction set (kernels/router_scalar.h), so routing does not depend on the machine.
+#include "grist/core/fixed_sum.h"
 #include "kernels/router_scalar.h"
 
 namespace grist::cpu::row {
@@ -11,13 +12,7 @@ using grist::row::kPad;
 using grist::row::order_key;
 using grist::row::padded;
 
-// Sum over a padded row: lane i adds elements i, i + kLanes, ...; then a tree over the lanes.
-inline float tree_over_lanes(float* lanes) {
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-  return lanes[0];
-}
-
+// Over a padded row: lane i adds elements i, i + kLanes, ...; then a tree over the lanes.
 inline float sum(const float* x, std::int64_t n) {
   float lanes[kLanes] = {};
   for (std::int64_t j = 0; j < n; j += kLanes)

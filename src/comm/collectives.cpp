@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "grist/core/check.h"
+#include "grist/core/fixed_sum.h"
 #include "grist/core/log.h"
 
 namespace grist::comm {
@@ -97,13 +98,6 @@ void sum_up(Communicator& c, std::span<std::int64_t> values) {
     for (const std::vector<std::int64_t>& part : parts)
       std::transform(part.begin(), part.end(), values.begin(), values.begin(), std::plus<>());
   }
-}
-
-double balanced_sum(std::span<const double> x) {
-  if (x.size() == 1) return x[0];
-  std::size_t left = 1;
-  while (left * 2 < x.size()) left *= 2;
-  return balanced_sum(x.first(left)) + balanced_sum(x.subspan(left));
 }
 
 }  // namespace
@@ -219,7 +213,8 @@ std::vector<std::string> all_gather(Communicator& c, const std::string& text) {
 }
 
 double all_reduce_sum(Communicator& c, double value) {
-  return balanced_sum(all_gather_values(c, value));
+  const std::vector<double> values = all_gather_values(c, value);
+  return balanced_sum(values.data(), std::ssize(values));
 }
 
 std::int64_t all_reduce_sum(Communicator& c, std::int64_t value) {
