@@ -141,10 +141,11 @@ void sum(const Context& ctx, const ops::Sum& a) {
 
 void normal_init(const Context& ctx, const ops::NormalInit& a) {
   const Random random(a.seed, a.name);
+  const std::int64_t columns = columns_of(a.shape);
   auto* x = a.x.as<float>();
   for_ranges(ctx, a.x.numel(), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i)
-      x[i] = a.std * random.normal(a.index_offset + static_cast<std::uint64_t>(i));
+      x[i] = a.std * random.normal(static_cast<std::uint64_t>(place_in_tensor(a.part, columns, i)));
   });
 }
 

@@ -143,10 +143,11 @@ void normal_init(const Context& ctx, const ops::NormalInit& a) {
   for (std::int64_t begin = 0; begin < n; begin += kPiece) {
     const std::int64_t end = std::min(n, begin + kPiece);
     cpu::normal_init(host, {.x = {piece.data(), DType::f32, {end - begin}},
+                            .part = a.part.sub(begin, end),
+                            .shape = a.shape,
                             .std = a.std,
                             .seed = a.seed,
-                            .name = a.name,
-                            .index_offset = a.index_offset + static_cast<std::uint64_t>(begin)});
+                            .name = a.name});
     copy_in(ctx, rows(a.x, begin, end), piece.data());
   }
 }

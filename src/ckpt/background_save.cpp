@@ -14,7 +14,7 @@ namespace {
 constexpr std::size_t kAlign = 64;
 
 std::size_t bytes_of(const TensorSlice& s) {
-  return static_cast<std::size_t>(s.end - s.begin) * size_of(s.dtype);
+  return static_cast<std::size_t>(s.part.size()) * size_of(s.dtype);
 }
 
 std::size_t copy_bytes(std::span<const TensorSlice> slices) {
@@ -125,7 +125,7 @@ void BackgroundSave::copy(SaveRequest& request) const {
       if (bytes == 0) continue;
       Context where;
       where.device = s.device;
-      const Shape elements = {s.end - s.begin};
+      const Shape elements = {s.part.size()};
       copy_out(where, copy_.data() + at, {s.data, s.dtype, elements});
       s.data = copy_.data() + at;
       s.device = Device::cpu;

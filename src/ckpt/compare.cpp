@@ -27,8 +27,8 @@ void CheckpointReader::check(std::span<const TensorDestination> wanted,
   std::set<std::string_view> reported;
   std::vector<std::string> missing, different, extra;
   for (const TensorDestination& w : wanted) {
-    GRIST_CHECK(0 <= w.begin && w.begin <= w.end && w.end <= w.shape.numel(),
-                "{}: elements [{}, {}) of {}", w.name, w.begin, w.end, w.shape.str());
+    GRIST_CHECK(fits(w.part, w.shape), "{}: elements [{}, {}) of {}", w.name, w.part.begin,
+                w.part.end, w.shape.str());
     if (!asked.insert(w.name).second && reported.contains(w.name)) continue;
     const TensorRecord* t = manifest_.find_tensor(w.name);
     if (t != nullptr && t->dtype == w.dtype && t->shape == w.shape) continue;

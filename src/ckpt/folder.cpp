@@ -91,8 +91,7 @@ TensorSlice whole(std::string name, const ConstTensorView& view) {
   return {.name = std::move(name),
           .dtype = view.dtype,
           .shape = view.shape,
-          .begin = 0,
-          .end = view.numel(),
+          .part = whole_part(view.shape),
           .data = view.data};
 }
 
@@ -100,8 +99,7 @@ TensorDestination whole_destination(std::string name, const TensorView& view) {
   return {.name = std::move(name),
           .dtype = view.dtype,
           .shape = view.shape,
-          .begin = 0,
-          .end = view.numel(),
+          .part = whole_part(view.shape),
           .data = view.data};
 }
 

@@ -52,15 +52,14 @@ std::vector<Extent> plan_reads(const std::vector<ckpt::PlacedSlice>& placed,
     auto at = std::lower_bound(by_name.begin(), by_name.end(), p.tensor->name, less);
     for (; at != by_name.end() && (*at)->name == p.tensor->name; ++at) {
       const TensorDestination& w = **at;
-      const std::int64_t lo = std::max(w.begin, p.slice.begin);
-      const std::int64_t hi = std::min(w.end, p.slice.end);
-      if (lo >= hi) continue;
       const std::uint64_t width = size_of(w.dtype);
-      const std::uint64_t begin = p.begin + static_cast<std::uint64_t>(lo - p.slice.begin) * width;
-      extents.push_back({.begin = begin,
-                         .end = begin + static_cast<std::uint64_t>(hi - lo) * width,
-                         .to = static_cast<std::byte*>(w.data) +
-                               static_cast<std::uint64_t>(lo - w.begin) * width});
+      for_each_common_run(p.slice.part, w.part, columns_of(w.shape), [&](const CommonRun& run) {
+        const std::uint64_t begin = p.begin + static_cast<std::uint64_t>(run.at_a) * width;
+        extents.push_back(
+            {.begin = begin,
+             .end = begin + static_cast<std::uint64_t>(run.count) * width,
+             .to = static_cast<std::byte*>(w.data) + static_cast<std::uint64_t>(run.at_b) * width});
+      });
     }
   }
   std::sort(extents.begin(), extents.end(),
@@ -130,7 +129,7 @@ std::vector<bool> touched_files(const Manifest& m,
     const TensorRecord* t = m.find_tensor(w->name);
     if (t == nullptr) continue;
     for (const SliceRecord& s : t->slices)
-      if (std::max(w->begin, s.begin) < std::min(w->end, s.end)) touched[s.file] = true;
+      if (overlap(w->part, s.part, t->shape)) touched[s.file] = true;
   }
   return touched;
 }
@@ -189,7 +188,7 @@ void CheckpointReader::verify_other_files() const {
   std::vector<bool> holds(manifest_.files.size(), false);
   for (const TensorRecord& t : manifest_.tensors) {
     for (const SliceRecord& s : t.slices)
-      if (s.begin < s.end) holds[s.file] = true;
+      if (s.part.size() > 0) holds[s.file] = true;
   }
   for (std::size_t i = 0; i < manifest_.files.size(); ++i) {
     std::vector<Damage> damage;

@@ -61,19 +61,18 @@ std::vector<StepInfo> share_steps(comm::Communicator& ranks, std::span<const Ste
 
 // An element that no rank asks for would be left as it is in memory.
 void check_cover(std::span<const TensorDestination> wanted) {
-  std::map<std::string_view, std::vector<const TensorDestination*>> by_name;
-  for (const TensorDestination& w : wanted) by_name[w.name].push_back(&w);
+  std::map<std::string_view, std::vector<TensorPart>> by_name;
+  std::map<std::string_view, Shape> shapes;
+  for (const TensorDestination& w : wanted) {
+    GRIST_CHECK(fits(w.part, w.shape), "{}: elements [{}, {}) of {}", w.name, w.part.begin,
+                w.part.end, w.shape.str());
+    GRIST_CHECK(shapes.try_emplace(w.name, w.shape).first->second == w.shape,
+                "{}: ranks ask for other shapes", w.name);
+    by_name[w.name].push_back(w.part);
+  }
   for (auto& [name, parts] : by_name) {
-    std::sort(parts.begin(), parts.end(),
-              [](const auto* a, const auto* b) { return a->begin < b->begin; });
-    std::int64_t next = 0;
-    for (const TensorDestination* part : parts) {
-      GRIST_CHECK(part->begin <= next, "{}: no rank reads elements [{}, {})", name, next,
-                  part->begin);
-      next = std::max(next, part->end);
-    }
-    GRIST_CHECK(next == parts.front()->shape.numel(), "{}: no rank reads elements from {} on", name,
-                next);
+    const std::optional<std::int64_t> hole = tiling(parts, shapes.at(name)).hole;
+    GRIST_CHECK(!hole, "{}: no rank reads element {}", name, *hole);
   }
 }
 
@@ -82,14 +81,12 @@ std::vector<TensorDestination> gather_wanted(comm::Communicator& ranks,
                                              std::span<const TensorDestination> wanted) {
   std::vector<TensorSlice> mine;
   for (const TensorDestination& w : wanted)
-    mine.push_back(
-        {.name = w.name, .dtype = w.dtype, .shape = w.shape, .begin = w.begin, .end = w.end});
+    mine.push_back({.name = w.name, .dtype = w.dtype, .shape = w.shape, .part = w.part});
   std::vector<TensorDestination> all;
   const std::vector<std::string> texts = comm::gather(ranks, ckpt::encode_slices(mine), 0);
   for (const std::string& text : texts) {
     for (const TensorSlice& s : ckpt::decode_slices(text))
-      all.push_back(
-          {.name = s.name, .dtype = s.dtype, .shape = s.shape, .begin = s.begin, .end = s.end});
+      all.push_back({.name = s.name, .dtype = s.dtype, .shape = s.shape, .part = s.part});
   }
   return all;
 }

@@ -4,6 +4,7 @@
 #include <limits>
 #include <set>
 #include <span>
+#include <tuple>
 
 #include "grist/core/check.h"
 #include "grist/core/hash.h"
@@ -40,9 +41,15 @@ Json to_json(const FileRecord& f) {
 
 Json to_json(const TensorRecord& t) {
   Json slices = Json::array();
-  for (const SliceRecord& s : t.slices)
-    slices.push_back(
-        Json::Array{Json(static_cast<std::int64_t>(s.file)), Json(s.begin), Json(s.end)});
+  for (const SliceRecord& s : t.slices) {
+    Json::Array numbers{Json(static_cast<std::int64_t>(s.file)), Json(s.part.begin),
+                        Json(s.part.end)};
+    if (!s.part.is_flat()) {
+      numbers.emplace_back(s.part.first_column);
+      numbers.emplace_back(s.part.columns);
+    }
+    slices.push_back(std::move(numbers));
+  }
   Json j = Json::object();
   j.set("name", t.name);
   j.set("dtype", name_of(t.dtype));
@@ -68,8 +75,10 @@ class ManifestParser {
     if (const Json* format = j.find("format");
         format == nullptr || !format->is_string() || format->as_string() != kFormat)
       wrong("not a checkpoint manifest");
-    if (const std::int64_t v = j.at("version").as_int(); v != kCheckpointVersion)
-      wrong(fmt::format("format version {}, this program reads version {}", v, kCheckpointVersion));
+    version_ = j.at("version").as_int();
+    if (version_ != kCheckpointVersion && version_ != kColumnPartsVersion)
+      wrong(fmt::format("format version {}, this program reads versions {} and {}", version_,
+                        kCheckpointVersion, kColumnPartsVersion));
     m_.uuid = j.at("uuid").as_string();
     m_.step = j.at("step").as_int();
     m_.parent_step = j.at("parent_step").as_int();
@@ -139,24 +148,40 @@ class ManifestParser {
     t.name = j.at("name").as_string();
     t.dtype = dtype(j.at("dtype").as_string());
     shape(j.at("shape"), t);
-    std::int64_t next = 0;
-    for (const Json& item : j.at("slices").as_array()) {
-      const Json::Array& s = item.as_array();
-      if (s.size() != 3) wrong(fmt::format("tensor {}: bad slice", t.name));
-      const std::int64_t f = s[0].as_int();
-      const SliceRecord slice{
-          .file = static_cast<std::size_t>(f), .begin = s[1].as_int(), .end = s[2].as_int()};
-      if (f < 0 || slice.file >= m_.files.size() || !m_.files[slice.file].shard)
-        wrong(fmt::format("tensor {}: slice in an unknown file", t.name));
-      if (slice.begin != next || slice.end < slice.begin)
-        wrong(
-            fmt::format("tensor {}: slices have a hole or an overlap at element {}", t.name, next));
-      next = slice.end;
-      t.slices.push_back(slice);
-    }
-    if (next != t.shape.numel() || t.slices.empty())
-      wrong(fmt::format("tensor {}: slices end at element {} of {}", t.name, next, t.shape.str()));
+    for (const Json& item : j.at("slices").as_array()) t.slices.push_back(slice(item, t));
+    check_tiling(t);
     m_.tensors.push_back(std::move(t));
+  }
+
+  SliceRecord slice(const Json& j, const TensorRecord& t) const {
+    const Json::Array& s = j.as_array();
+    if (s.size() != 3 && !(version_ == kColumnPartsVersion && s.size() == 5))
+      wrong(fmt::format("tensor {}: bad slice", t.name));
+    const std::int64_t f = s[0].as_int();
+    SliceRecord slice{.file = static_cast<std::size_t>(f),
+                      .part = {.begin = s[1].as_int(), .end = s[2].as_int()}};
+    if (s.size() == 5) {
+      slice.part.first_column = s[3].as_int();
+      slice.part.columns = s[4].as_int();
+    }
+    if (f < 0 || slice.file >= m_.files.size() || !m_.files[slice.file].shard)
+      wrong(fmt::format("tensor {}: slice in an unknown file", t.name));
+    if (!fits(slice.part, t.shape) || slice.part.is_flat() != (s.size() == 3))
+      wrong(fmt::format("tensor {}: a slice beyond {}", t.name, t.shape.str()));
+    return slice;
+  }
+
+  void check_tiling(const TensorRecord& t) const {
+    std::vector<TensorPart> parts;
+    for (const SliceRecord& s : t.slices) parts.push_back(s.part);
+    const Tiling found = tiling(parts, t.shape);
+    if (found.hole || found.twice)
+      wrong(fmt::format("tensor {}: slices have {} at element {}", t.name,
+                        found.hole ? "a hole" : "an overlap",
+                        found.hole ? *found.hole : *found.twice));
+    if (t.slices.empty()) wrong(fmt::format("tensor {}: no slices", t.name));
+    if (!std::is_sorted(t.slices.begin(), t.slices.end(), slice_order))
+      wrong(fmt::format("tensor {}: slices are out of order", t.name));
   }
 
   void check_names() const {
@@ -171,6 +196,7 @@ class ManifestParser {
   }
 
   std::string_view where_;
+  std::int64_t version_ = 0;
   Manifest m_;
 };
 
@@ -212,9 +238,31 @@ std::uint64_t block_sum(const Manifest& m, std::string_view file, std::uint64_t 
 }
 
 std::string entry_name(const TensorRecord& tensor, const SliceRecord& slice) {
-  if (slice.begin == 0 && slice.end == tensor.shape.numel()) return tensor.name;
-  return fmt::format("{}@{}:{}", tensor.name, slice.begin, slice.end);
+  const TensorPart& p = slice.part;
+  if (is_whole(p, tensor.shape)) return tensor.name;
+  const std::string range = fmt::format("{}@{}:{}", tensor.name, p.begin, p.end);
+  if (p.is_flat()) return range;
+  return fmt::format("{}@{}:{}", range, p.first_column, p.first_column + p.columns);
 }
+
+Shape entry_shape(const TensorRecord& tensor, const SliceRecord& slice) {
+  return is_whole(slice.part, tensor.shape) ? tensor.shape : Shape{slice.part.size()};
+}
+
+bool slice_order(const SliceRecord& a, const SliceRecord& b) {
+  return std::tie(a.part.first_column, a.part.begin) < std::tie(b.part.first_column, b.part.begin);
+}
+
+namespace {
+
+bool has_column_parts(const Manifest& m) {
+  return std::any_of(m.tensors.begin(), m.tensors.end(), [](const TensorRecord& t) {
+    return std::any_of(t.slices.begin(), t.slices.end(),
+                       [](const SliceRecord& s) { return !s.part.is_flat(); });
+  });
+}
+
+}  // namespace
 
 std::string step_name(std::int64_t step) {
   return fmt::format("step-{:08}", step);
@@ -243,7 +291,7 @@ std::string manifest_text(const Manifest& m) {
     body += fmt::format("  \"{}\": {}{}", key, value, last ? "" : ",\n");
   };
   line("format", Json(kFormat).dump());
-  line("version", Json(kCheckpointVersion).dump());
+  line("version", Json(has_column_parts(m) ? kColumnPartsVersion : kCheckpointVersion).dump());
   line("uuid", Json(m.uuid).dump());
   line("step", Json(m.step).dump());
   line("parent_step", Json(m.parent_step).dump());

@@ -37,8 +37,7 @@ std::string encode_slices(std::span<const TensorSlice> slices) {
     put(out, s.dtype);
     put(out, s.shape.rank());
     for (int d = 0; d < s.shape.rank(); ++d) put(out, s.shape[d]);
-    put(out, s.begin);
-    put(out, s.end);
+    put(out, s.part);
   }
   return out;
 }
@@ -50,8 +49,7 @@ std::vector<TensorSlice> decode_slices(std::string_view text) {
     s.name = take_text(text, take<std::uint32_t>(text));
     s.dtype = take<DType>(text);
     for (int rank = take<int>(text); rank > 0; --rank) s.shape.append(take<std::int64_t>(text));
-    s.begin = take<std::int64_t>(text);
-    s.end = take<std::int64_t>(text);
+    s.part = take<TensorPart>(text);
     slices.push_back(std::move(s));
   }
   return slices;

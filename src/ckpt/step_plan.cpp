@@ -15,9 +15,9 @@ namespace {
 void check_slice(const TensorSlice& s) {
   GRIST_CHECK(!s.name.empty() && s.name.find('@') == std::string::npos, "tensor name \"{}\"",
               s.name);
-  GRIST_CHECK(0 <= s.begin && s.begin <= s.end && s.end <= s.shape.numel(),
-              "{}: elements [{}, {}) of {}", s.name, s.begin, s.end, s.shape.str());
-  GRIST_CHECK(s.begin == s.end || s.data != nullptr, "{}: no data", s.name);
+  GRIST_CHECK(fits(s.part, s.shape), "{}: elements [{}, {}) of {}", s.name, s.part.begin,
+              s.part.end, s.shape.str());
+  GRIST_CHECK(s.part.size() == 0 || s.data != nullptr, "{}: no data", s.name);
 }
 
 }  // namespace
@@ -94,21 +94,18 @@ void StepWriter::plan_tensors() {
       }
       GRIST_CHECK(t.dtype == s.dtype && t.shape == s.shape, "{}: slices differ in dtype or shape",
                   s.name);
-      if (s.begin < s.end || (s.shape.numel() == 0 && t.slices.empty()))
-        t.slices.push_back({.file = i, .begin = s.begin, .end = s.end});
+      if (s.part.size() > 0 || (s.shape.numel() == 0 && t.slices.empty()))
+        t.slices.push_back({.file = i, .part = s.part});
     }
   }
   for (auto& [name, t] : tensors) {
-    std::sort(t.slices.begin(), t.slices.end(),
-              [](const SliceRecord& a, const SliceRecord& b) { return a.begin < b.begin; });
-    std::int64_t next = 0;
-    for (const SliceRecord& s : t.slices) {
-      GRIST_CHECK(s.begin == next, "{}: element {} is in {} slices", name, std::min(s.begin, next),
-                  s.begin < next ? 2 : 0);
-      next = s.end;
-    }
-    GRIST_CHECK(next == t.shape.numel() && !t.slices.empty(), "{}: elements from {} on are missing",
-                name, next);
+    std::sort(t.slices.begin(), t.slices.end(), slice_order);
+    std::vector<TensorPart> parts;
+    for (const SliceRecord& s : t.slices) parts.push_back(s.part);
+    const Tiling found = tiling(parts, t.shape);
+    GRIST_CHECK(!found.hole, "{}: element {} is in no slice", name, *found.hole);
+    GRIST_CHECK(!found.twice, "{}: element {} is in two slices", name, *found.twice);
+    GRIST_CHECK(!t.slices.empty(), "{}: no slices", name);
     manifest_.tensors.push_back(std::move(t));
   }
 }
@@ -117,11 +114,10 @@ void StepWriter::plan_shard(std::size_t i) {
   std::vector<SafetensorsTensor> entries;
   for (const TensorSlice& s : shards_[i]) {
     const TensorRecord& t = *manifest_.find_tensor(s.name);
-    const SliceRecord slice{.file = i, .begin = s.begin, .end = s.end};
-    if (s.begin == s.end && (t.shape.numel() != 0 || t.slices.front().file != i)) continue;
-    const bool is_whole = s.begin == 0 && s.end == t.shape.numel();
-    entries.push_back({.name = entry_name(t, slice),
-                       .view = {s.data, s.dtype, is_whole ? s.shape : Shape{s.end - s.begin}}});
+    const SliceRecord slice{.file = i, .part = s.part};
+    if (s.part.size() == 0 && (t.shape.numel() != 0 || t.slices.front().file != i)) continue;
+    entries.push_back(
+        {.name = entry_name(t, slice), .view = {s.data, s.dtype, entry_shape(t, slice)}});
   }
   const SafetensorsMetadata metadata{{"format", "pt"},
                                      {"grist.uuid", manifest_.uuid},

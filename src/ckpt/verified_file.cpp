@@ -134,9 +134,7 @@ std::vector<PlacedSlice> place_slices(VerifiedFile& file, const Manifest& m,
       if (s.file != file_index) continue;
       const std::string name = entry_name(t, s);
       const SafetensorsEntry* e = h.find(name);
-      const bool is_whole = s.begin == 0 && s.end == t.shape.numel();
-      if (e == nullptr || e->dtype != t.dtype ||
-          !(e->shape == (is_whole ? t.shape : Shape{s.end - s.begin})))
+      if (e == nullptr || e->dtype != t.dtype || !(e->shape == entry_shape(t, s)))
         file.damaged(0, 0, fmt::format("entry \"{}\" is missing or another than recorded", name));
       placed.push_back({.tensor = &t, .slice = s, .begin = e->begin});
     }

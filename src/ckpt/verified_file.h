@@ -50,7 +50,7 @@ std::optional<Damage> check_size(const std::filesystem::path& step, const FileRe
 struct PlacedSlice {
   const TensorRecord* tensor = nullptr;
   SliceRecord slice;
-  std::uint64_t begin = 0;  // byte in the file of element slice.begin
+  std::uint64_t begin = 0;  // byte in the file of the part's first element
 };
 
 // Reads the shard's header (verified) and checks it against the manifest: run, step, and exactly

@@ -252,7 +252,12 @@ void Parameters::initialize(const Context& ctx, std::uint64_t seed) {
     if (t.init_std == 0.0F) {
       ops::fill(ctx, {.x = flat, .value = 1.0F});
     } else {
-      ops::normal_init(ctx, {.x = flat, .std = t.init_std, .seed = seed, .name = t.name.c_str()});
+      ops::normal_init(ctx, {.x = flat,
+                             .part = whole_part(t.shape),
+                             .shape = t.shape,
+                             .std = t.init_std,
+                             .seed = seed,
+                             .name = t.name.c_str()});
     }
   }
 }

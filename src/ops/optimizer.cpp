@@ -55,6 +55,9 @@ void sum(const Context& ctx, const Sum& a) {
 void normal_init(const Context& ctx, const NormalInit& a) {
   const std::int64_t n = require_vector("normal_init", "x", a.x);
   GRIST_CHECK(std::isfinite(a.std) && a.std >= 0, "normal_init: std {}", a.std);
+  GRIST_CHECK(fits(a.part, a.shape) && a.part.size() == n,
+              "normal_init: elements [{}, {}) of {} for {}", a.part.begin, a.part.end,
+              a.shape.str(), n);
   if (n == 0) return;
   GRIST_DISPATCH(normal_init, ctx, a);
 }

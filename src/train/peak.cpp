@@ -23,7 +23,10 @@ double measure_peak(const Context& ctx, DType dtype) {
     const std::size_t w = arena.reserve_bytes(ops::weight_bytes(ctx.device, dtype, shape));
     arena.commit();
     const TensorView values = arena.view(master, DType::f32, shape);
-    ops::normal_init(ctx, {.x = reshape(values, {size * size}), .name = "peak"});
+    ops::normal_init(ctx, {.x = reshape(values, {size * size}),
+                           .part = whole_part(shape),
+                           .shape = shape,
+                           .name = "peak"});
     const auto weight = [&](std::size_t at) {
       return ops::WeightView{arena.buffer().data() + at, ctx.device, dtype, shape};
     };

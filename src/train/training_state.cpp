@@ -60,8 +60,7 @@ std::vector<TensorSlice> checkpoint_slices(Engine& engine) {
   for (const parallel::ShardPiece& p : engine.optimizer().saves()) {
     TensorSlice slice{.name = p.tensor->name,
                       .shape = p.tensor->shape,
-                      .begin = p.begin,
-                      .end = p.end,
+                      .part = {.begin = p.begin, .end = p.end},
                       .data = p.param.data,
                       .device = engine.context().device};
     out.push_back(slice);
@@ -99,8 +98,7 @@ std::vector<Target> targets_of(Engine& engine, bool with_moments) {
     for (const auto& [prefix, view] : {std::pair(kMomentM, p.m), std::pair(kMomentV, p.v)})
       out.push_back({{.name = prefix + p.tensor->name,
                       .shape = p.tensor->shape,
-                      .begin = p.begin,
-                      .end = p.end,
+                      .part = {.begin = p.begin, .end = p.end},
                       .data = view.data},
                      device});
   }
@@ -108,7 +106,7 @@ std::vector<Target> targets_of(Engine& engine, bool with_moments) {
 }
 
 std::size_t bytes_of(const TensorDestination& d) {
-  return static_cast<std::size_t>(d.end - d.begin) * size_of(d.dtype);
+  return static_cast<std::size_t>(d.part.size()) * size_of(d.dtype);
 }
 
 }  // namespace
@@ -132,7 +130,7 @@ StateLoad::StateLoad(Engine& engine, bool with_moments) : engine_(engine) {
 void StateLoad::finish() {
   for (const auto& [index, target] : to_device_) {
     const TensorDestination& from = destinations_[index];
-    copy_in(engine_.context(), {target, from.dtype, {from.end - from.begin}}, from.data);
+    copy_in(engine_.context(), {target, from.dtype, {from.part.size()}}, from.data);
   }
   wait(engine_.context());
   host_ = {};

@@ -24,8 +24,7 @@ std::vector<float> read_tensor(const CheckpointReader& step, const TensorRecord&
   const TensorDestination to{.name = t.name,
                              .dtype = t.dtype,
                              .shape = t.shape,
-                             .begin = 0,
-                             .end = t.shape.numel(),
+                             .part = whole_part(t.shape),
                              .data = values.data()};
   step.read({&to, 1}, {.ignore_prefixes = {""}, .touched_blocks_only = true});
   return values;

@@ -48,9 +48,9 @@ struct Bench {
     std::vector<Slice> out;
     for (std::size_t i = 0; i < of.size(); ++i) {
       Slice s{.name = fmt::format("t{:02}", i), .dtype = DType::f32, .shape = {elements}};
-      s.begin = elements * rank / world;
-      s.end = elements * (rank + 1) / world;
-      s.data = of[i].as<float>() + s.begin;
+      s.part.begin = elements * rank / world;
+      s.part.end = elements * (rank + 1) / world;
+      s.data = of[i].as<float>() + s.part.begin;
       out.push_back(s);
     }
     return out;

@@ -57,10 +57,10 @@ TEST_P(Reshard, AnyLayoutLoadsAnyOther) {
   for (const TensorDestination& d : got.destinations()) {
     for (int p = 0; p < pieces; ++p) {
       TensorDestination part = d;
-      part.begin = d.end * p / pieces;
-      part.end = d.end * (p + 1) / pieces;
-      part.data =
-          static_cast<std::byte*>(d.data) + static_cast<std::size_t>(part.begin) * size_of(d.dtype);
+      part.part.begin = d.part.end * p / pieces;
+      part.part.end = d.part.end * (p + 1) / pieces;
+      part.data = static_cast<std::byte*>(d.data) +
+                  static_cast<std::size_t>(part.part.begin) * size_of(d.dtype);
       all.push_back(part);
     }
   }
@@ -82,8 +82,7 @@ TEST(Checkpoint, ReadsOnlyAnExtentAndOnlyItsBlocks) {
   const TensorDestination part{.name = "embed",
                                .dtype = DType::f32,
                                .shape = {31, 8},
-                               .begin = 16,
-                               .end = 24,
+                               .part = {.begin = 16, .end = 24},
                                .data = row.data()};
   const ReadOptions any{.ignore_prefixes = {""}, .touched_blocks_only = true};
   {  // damage far from what is asked for: the last byte of the file
@@ -118,8 +117,7 @@ TEST(Checkpoint, LargeFilesRoundTripOverManyBlocks) {
     const TensorDestination middle{.name = "big",
                                    .dtype = DType::f32,
                                    .shape = {1237, 2053},
-                                   .begin = 700001,
-                                   .end = 2200001,
+                                   .part = {.begin = 700001, .end = 2200001},
                                    .data = part.data()};
     CheckpointReader(step).read({&middle, 1},
                                 {.ignore_prefixes = {""}, .touched_blocks_only = true});
@@ -186,13 +184,15 @@ TEST(Checkpoint, SlicesThatDoNotTileATensorAreOurBug) {
   CheckpointFolder folder(temp / "c", kRun);
   const std::vector<float> x(10, 1.0F);
   const auto save = [&](std::int64_t cut, std::int64_t again) {
-    const TensorSlice a{
-        .name = "x", .dtype = DType::f32, .shape = {10}, .begin = 0, .end = cut, .data = x.data()};
+    const TensorSlice a{.name = "x",
+                        .dtype = DType::f32,
+                        .shape = {10},
+                        .part = {.begin = 0, .end = cut},
+                        .data = x.data()};
     const TensorSlice b{.name = "x",
                         .dtype = DType::f32,
                         .shape = {10},
-                        .begin = again,
-                        .end = 10,
+                        .part = {.begin = again, .end = 10},
                         .data = x.data()};
     folder.save({.step = 1, .shards = {{a}, {b}}});
   };

@@ -211,9 +211,11 @@ TEST_F(Corruption, HostileManifestsAreRefused) {
   EXPECT_TRUE(refused([](Manifest& m) { m.files[0].sums.pop_back(); }));
   EXPECT_TRUE(refused([](Manifest& m) { m.tensors[0].slices[0].file = 99; }));
   EXPECT_TRUE(refused([](Manifest& m) { m.tensors[0].slices[0].file = 2; }));  // a text
-  EXPECT_TRUE(refused([](Manifest& m) { m.tensors[0].slices[0].begin = 1; }));
-  EXPECT_TRUE(refused([](Manifest& m) { m.tensors[0].slices.back().end += 1; }));
+  EXPECT_TRUE(refused([](Manifest& m) { m.tensors[0].slices[0].part.begin = 1; }));
+  EXPECT_TRUE(refused([](Manifest& m) { m.tensors[0].slices.back().part.end += 1; }));
   EXPECT_TRUE(refused([](Manifest& m) { m.tensors[0].slices.clear(); }));
+  EXPECT_TRUE(refused([](Manifest& m) { m.tensors[0].slices[0].part.columns = 1; }));
+  EXPECT_TRUE(refused([](Manifest& m) { m.tensors[0].slices[0].part.columns = 1LL << 62; }));
   EXPECT_TRUE(refused([](Manifest& m) { m.tensors[0].shape = {1LL << 40, 1LL << 40}; }));
   EXPECT_TRUE(refused([](Manifest& m) { m.tensors[1].name = m.tensors[0].name; }));
   EXPECT_TRUE(refused([](Manifest& m) { std::swap(m.tensors[0], m.tensors[1]); }));

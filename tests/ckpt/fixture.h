@@ -92,8 +92,7 @@ class State {
             {.name = t.name,
              .dtype = t.dtype,
              .shape = t.shape,
-             .begin = begin,
-             .end = end,
+             .part = {.begin = begin, .end = end},
              .data = data_[t.name].data() + static_cast<std::size_t>(begin) * size_of(t.dtype)});
       }
     }

@@ -41,8 +41,7 @@ inline std::vector<TensorSlice> rank_slices(State& state, int rank, int world, s
         {.name = t.name,
          .dtype = t.dtype,
          .shape = t.shape,
-         .begin = begin,
-         .end = end,
+         .part = {.begin = begin, .end = end},
          .data = state.bytes(t.name).data() + static_cast<std::size_t>(begin) * size_of(t.dtype)});
   }
   return out;
@@ -58,8 +57,7 @@ inline std::vector<TensorDestination> rank_destinations(State& state, int rank, 
         {.name = t.name,
          .dtype = t.dtype,
          .shape = t.shape,
-         .begin = begin,
-         .end = end,
+         .part = {.begin = begin, .end = end},
          .data = state.bytes(t.name).data() + static_cast<std::size_t>(begin) * size_of(t.dtype)});
   }
   return out;
@@ -87,11 +85,12 @@ inline std::int64_t loaded_step(comm::Communicator& c, const std::filesystem::pa
   if (!reader) return -1;
   State want(reader->step());
   for (const TensorDestination& d : wanted) {
-    if (d.begin == d.end) continue;  // nothing, at no address
+    if (d.part.begin == d.part.end) continue;  // nothing, at no address
     const std::size_t width = size_of(d.dtype);
     EXPECT_EQ(
-        std::memcmp(d.data, want.bytes(d.name).data() + static_cast<std::size_t>(d.begin) * width,
-                    static_cast<std::size_t>(d.end - d.begin) * width),
+        std::memcmp(d.data,
+                    want.bytes(d.name).data() + static_cast<std::size_t>(d.part.begin) * width,
+                    static_cast<std::size_t>(d.part.end - d.part.begin) * width),
         0)
         << "rank " << c.rank() << " of " << c.size() << ", step " << reader->step() << ", "
         << d.name;

@@ -45,11 +45,11 @@ TEST(Ranks, LoadingGivesASignOfLifeForEveryBlock) {
       CheckpointFolder folder(temp / "c", kRun, {.block_bytes = block_bytes, .communicator = &c});
       std::vector<float> values(c.rank() == 0 ? 0 : kElements);
       TensorSlice s{.name = "w", .dtype = DType::f32, .shape = {kElements}};
-      s.end = std::ssize(values);
+      s.part.end = std::ssize(values);
       s.data = values.data();
       folder.save({.step = 1, .shards = {{s}}});
       TensorDestination d{.name = "w", .dtype = DType::f32, .shape = {kElements}};
-      d.end = s.end;
+      d.part.end = s.part.end;
       d.data = values.data();
       const std::uint64_t before = c.activity().beats;
       EXPECT_TRUE(load_newest(c, temp / "c", std::span(&d, 1)));
@@ -75,8 +75,8 @@ TEST(Ranks, LargeTensorsCutAt64KiElementsAreReadByOtherCuts) {
       CheckpointFolder folder(temp / "c", kRun, {.block_bytes = 65536, .communicator = &c});
       const auto [begin, end] = part(c.rank(), c.size());
       TensorSlice s{.name = "w", .dtype = DType::f32, .shape = {kElements}};
-      s.begin = begin;
-      s.end = end;
+      s.part.begin = begin;
+      s.part.end = end;
       s.data = all.data() + begin;
       folder.save({.step = 1, .shards = {{s}}});
     });
@@ -84,11 +84,86 @@ TEST(Ranks, LargeTensorsCutAt64KiElementsAreReadByOtherCuts) {
       const auto [begin, end] = part(c.rank(), c.size());
       std::vector<float> got(static_cast<std::size_t>(end - begin));
       TensorDestination d{.name = "w", .dtype = DType::f32, .shape = {kElements}};
-      d.begin = begin;
-      d.end = end;
+      d.part.begin = begin;
+      d.part.end = end;
       d.data = got.data();
       ASSERT_TRUE(load_newest(c, temp / "c", std::span(&d, 1)));
       EXPECT_TRUE(std::equal(got.begin(), got.end(), all.begin() + begin));
+    });
+  }
+}
+
+// What tensor parallelism will hold: columns of a matrix, each half of them cut again as ZeRO does.
+TEST(Ranks, CutsAlongColumnsAreReadByOtherCuts) {
+  const Shape shape = {23, 12};
+  std::vector<float> all(static_cast<std::size_t>(shape.numel()));
+  for (std::size_t i = 0; i < all.size(); ++i) all[i] = static_cast<float>(i);
+  using Cut = std::function<TensorPart(int)>;
+  const auto columns = [&](int rank, int world) {
+    return block_part(shape, 0, 23, 12 * rank / world, 12 * (rank + 1) / world);
+  };
+  const Cut whole = [&](int) { return whole_part(shape); };
+  const Cut flat = [&](int r) {
+    return whole_part(shape).sub(r == 0 ? 0 : 100, r == 0 ? 100 : 276);
+  };
+  const Cut four = [&](int r) { return columns(r, 4); };
+  const Cut three = [&](int r) { return columns(r, 3); };
+  const Cut halves_cut_again = [&](int r) {
+    return columns(r / 2, 2).sub(r % 2 == 0 ? 0 : 35, r % 2 == 0 ? 35 : 138);
+  };
+  const auto values = [&](const TensorPart& p) {
+    std::vector<float> out;
+    for (std::int64_t i = 0; i < p.size(); ++i)
+      out.push_back(all[static_cast<std::size_t>(place_in_tensor(p, 12, i))]);
+    return out;
+  };
+  const std::vector<std::pair<int, Cut>> cuts = {
+      {1, whole}, {2, flat}, {4, four}, {3, three}, {4, halves_cut_again}};
+  for (const auto& [saving, held] : cuts) {
+    const TempFolder temp;
+    comm::run_local(saving, [&, cut = held](comm::Communicator& c) {
+      CheckpointFolder folder(temp / "c", kRun, {.block_bytes = 512, .communicator = &c});
+      const std::vector<float> own = values(cut(c.rank()));
+      const TensorSlice s{.name = "w",
+                          .dtype = DType::f32,
+                          .shape = shape,
+                          .part = cut(c.rank()),
+                          .data = own.data()};
+      folder.save({.step = 1, .shards = {{s}}});
+    });
+    EXPECT_TRUE(all_steps_verify(temp / "c"));
+    const std::string text = read_text(temp / "c/step-00000001/manifest.json");
+    const bool columns_cut = !held(0).is_flat();  // other programs must not misread such a step
+    EXPECT_NE(text.find(columns_cut ? "\"version\": 2" : "\"version\": 1"), std::string::npos);
+    for (const auto& [loading, wanted] : cuts) {
+      comm::run_local(loading, [&, cut = wanted](comm::Communicator& c) {
+        std::vector<float> got(static_cast<std::size_t>(cut(c.rank()).size()), -1.0F);
+        const TensorDestination d{.name = "w",
+                                  .dtype = DType::f32,
+                                  .shape = shape,
+                                  .part = cut(c.rank()),
+                                  .data = got.data()};
+        ASSERT_TRUE(load_newest(c, temp / "c", std::span(&d, 1)));
+        EXPECT_EQ(got, values(cut(c.rank())));
+      });
+    }
+  }
+}
+
+TEST(Ranks, ColumnsThatNobodyHoldsAreEveryRanksError) {
+  const TempFolder temp;
+  const std::vector<float> x(12, 1.0F);
+  for (const std::int64_t end : {5, 6}) {
+    comm::run_local(2, [&](comm::Communicator& c) {
+      CheckpointFolder folder(temp / "c", kRun, {.communicator = &c});
+      const TensorSlice s{
+          .name = "x",
+          .dtype = DType::f32,
+          .shape = {2, 6},
+          .part = c.rank() == 0 ? block_part({2, 6}, 0, 2, 0, 3) : block_part({2, 6}, 0, 2, 3, end),
+          .data = x.data()};
+      const Outcome o = outcome_of([&] { folder.save({.step = 1, .shards = {{s}}}); });
+      EXPECT_EQ(o.code, end == 5 ? ExitCode::internal : ExitCode::ok) << o.what;
     });
   }
 }
@@ -117,10 +192,11 @@ TEST(Ranks, SlicesThatDoNotTileAreEveryRanksError) {
     std::array<Outcome, 2> out;
     comm::run_local(2, [&](comm::Communicator& c) {
       CheckpointFolder folder(temp / "c", kRun, {.communicator = &c});
-      TensorSlice s{.name = "x", .dtype = DType::f32, .shape = {10}, .end = end0, .data = x.data()};
+      TensorSlice s{
+          .name = "x", .dtype = DType::f32, .shape = {10}, .part = {.end = end0}, .data = x.data()};
       if (c.rank() == 1) {
-        s.begin = begin1;
-        s.end = 10;
+        s.part.begin = begin1;
+        s.part.end = 10;
       }
       out[static_cast<std::size_t>(c.rank())] =
           outcome_of([&] { folder.save({.step = c.rank() == 0 ? 1 : step1, .shards = {{s}}}); });
@@ -144,8 +220,8 @@ TEST(Ranks, AHoleBetweenDestinationsIsFound) {
     comm::run_local(2, [&](comm::Communicator& c) {
       std::vector<float> got(10);
       TensorDestination d{.name = "x", .dtype = DType::f32, .shape = {10}};
-      d.begin = c.rank() == 0 ? 0 : 5;
-      d.end = c.rank() == 0 ? end : 10;
+      d.part.begin = c.rank() == 0 ? 0 : 5;
+      d.part.end = c.rank() == 0 ? end : 10;
       d.data = got.data();
       const Outcome o = outcome_of([&] { load_newest(c, temp / "c", std::span(&d, 1)); });
       EXPECT_EQ(o.code, end == 4 ? ExitCode::internal : ExitCode::ok) << o.what;

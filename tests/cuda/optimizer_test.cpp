@@ -176,8 +176,12 @@ TEST(CudaNormalInit, HasTheCpusBits) {
     const CpuContext cpu;
     const OnDevice x(*ctx, DType::f32, {n});
     Floats want(static_cast<std::size_t>(n));
-    ops::NormalInit init{
-        .x = x, .std = 0.02F, .seed = 42, .name = "layers.0.w", .index_offset = 12345};
+    ops::NormalInit init{.x = x,
+                         .part = {.begin = 12345, .end = 12345 + n},
+                         .shape = {12345 + n},
+                         .std = 0.02F,
+                         .seed = 42,
+                         .name = "layers.0.w"};
     ops::normal_init(*ctx, init);
     init.x = view(want, {n});
     ops::normal_init(*cpu, init);

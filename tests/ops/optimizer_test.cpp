@@ -216,12 +216,19 @@ TEST(Sum, AddsAVectorInDouble) {
   }
 }
 
-Floats init(std::int64_t n, std::uint64_t offset, const char* name = "layers.0.w") {
-  const CpuContext ctx;
-  Floats x(static_cast<std::size_t>(n));
-  ops::normal_init(
-      *ctx, {.x = view(x, {n}), .std = 0.02F, .seed = 42, .name = name, .index_offset = offset});
+Floats init(const TensorPart& part, const Shape& shape, const char* name = "layers.0.w") {
+  const CpuContext ctx(2);
+  Floats x(static_cast<std::size_t>(part.size()));
+  ops::normal_init(*ctx, {.x = view(x, {part.size()}),
+                          .part = part,
+                          .shape = shape,
+                          .std = 0.02F,
+                          .seed = 42,
+                          .name = name});
   return x;
+}
+Floats init(std::int64_t n, std::int64_t offset, const char* name = "layers.0.w") {
+  return init({.begin = offset, .end = offset + n}, {offset + n}, name);
 }
 
 TEST(NormalInit, ASliceOfATensorIsASliceOfItsValues) {
@@ -229,6 +236,33 @@ TEST(NormalInit, ASliceOfATensorIsASliceOfItsValues) {
   const Floats slice = init(20001, 12345);
   EXPECT_TRUE(std::equal(slice.begin(), slice.end(), whole.begin() + 12345));
   EXPECT_NE(init(10, 0, "layers.1.w"), init(10, 0));
+}
+
+TEST(NormalInit, ACutAlongColumnsHasTheColumnsOfTheWhole) {
+  const Shape shape = {301, 130};  // more elements than a task of the pool, with rows that straddle
+  const Floats whole = init(whole_part(shape), shape);
+  const TensorPart columns = block_part(shape, 0, 301, 40, 123);
+  for (const TensorPart& part : {columns, block_part(shape, 7, 200, 129, 130),
+                                 columns.sub(17, 20001), whole_part(shape).sub(131, 260)}) {
+    const Floats got = init(part, shape);
+    for (std::int64_t i = 0; i < part.size(); ++i)
+      ASSERT_EQ(got[static_cast<std::size_t>(i)],
+                whole[static_cast<std::size_t>(place_in_tensor(part, 130, i))])
+          << i;
+  }
+}
+
+TEST(NormalInit, RefusesAPartThatDoesNotFit) {
+  const CpuContext ctx;
+  Floats x(10);
+  const auto fails = [&](const TensorPart& part, const Shape& shape) {
+    EXPECT_THROW(
+        ops::normal_init(*ctx, {.x = view(x, {10}), .part = part, .shape = shape, .name = "w"}),
+        Error);
+  };
+  fails({.begin = 0, .end = 9}, {10});
+  fails({.begin = 0, .end = 10}, {9});
+  fails({.begin = 0, .end = 10, .first_column = 1, .columns = 5}, {2, 5});
 }
 
 TEST(NormalInit, HasTheMomentsOfANormal) {

@@ -116,8 +116,7 @@ std::map<std::string, std::string> content(const std::filesystem::path& folder) 
     places.push_back({.name = t.name,
                       .dtype = t.dtype,
                       .shape = t.shape,
-                      .begin = 0,
-                      .end = t.shape.numel(),
+                      .part = {.begin = 0, .end = t.shape.numel()},
                       .data = bytes.data()});
   }
   step.read(places);

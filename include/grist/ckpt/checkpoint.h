@@ -5,10 +5,10 @@
 // before it counts, and goes on to the step before when one is damaged. The format and the order of
 // operations: docs/formats/checkpoint.md.
 //
-// Tensors are stored as slices of the flattened global tensor, any number of slices in any number
-// of shards, and a reader asks for the ranges it wants, so any layout loads any other. With several
-// ranks each writes one shard and reads its own ranges; what the file system says is asked by rank
-// 0 and told to the others, and one rank's failure is every rank's.
+// Tensors are stored in parts (core/tensor_part.h), any number of parts in any number of shards,
+// and a reader asks for the parts it wants, so any layout loads any other. With several ranks each
+// writes one shard and reads its own ranges; what the file system says is asked by rank 0 and told
+// to the others, and one rank's failure is every rank's.
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -28,13 +28,12 @@ std::string new_uuid();
 
 // ---- saving ----------------------------------------------------------------------------------
 
-// Elements [begin, end) of a flattened global tensor; `data` points at element `begin`.
+// A part of a global tensor; `data` points at its first element, the others follow.
 struct TensorSlice {
   std::string name{};  // global name; no '@'
   DType dtype = DType::f32;
   Shape shape{};  // of the whole tensor
-  std::int64_t begin = 0;
-  std::int64_t end = 0;
+  TensorPart part{};
   const void* data = nullptr;
   // Where it lies. What is not on the CPU must be copied before folder.save() (BackgroundSave
   // does).
@@ -149,14 +148,12 @@ VerifyReport verify_step(const std::filesystem::path& folder,
 
 // ---- loading ---------------------------------------------------------------------------------
 
-// Where elements [begin, end) of the flattened tensor `name` go; `data` points at element `begin`'s
-// place. CPU memory.
+// Where a part of the tensor `name` goes, element after element. CPU memory.
 struct TensorDestination {
   std::string name{};
   DType dtype = DType::f32;
   Shape shape{};  // of the whole tensor
-  std::int64_t begin = 0;
-  std::int64_t end = 0;
+  TensorPart part{};
   void* data = nullptr;
 };
 TensorDestination whole_destination(std::string name, const TensorView& view);

@@ -12,11 +12,15 @@
 #include "grist/core/error.h"
 #include "grist/core/json.h"
 #include "grist/core/tensor.h"
+#include "grist/core/tensor_part.h"
 
 namespace grist {
 
 constexpr const char* kManifestName = "manifest.json";
+// What is written: version 1 as long as all parts are flat, so that older programs read it too;
+// parts in a window of columns need version 2. Both are read.
 constexpr std::int64_t kCheckpointVersion = 1;
+constexpr std::int64_t kColumnPartsVersion = 2;
 constexpr std::uint64_t kCheckpointBlock = 4 << 20;  // bytes under one sum
 
 // A range of a file that is not what was saved. `end` 0: the file as a whole.
@@ -45,19 +49,18 @@ struct FileRecord {
   std::vector<std::uint64_t> sums{};  // one a block, keyed (see block_sum)
 };
 
-// Elements [begin, end) of a flattened tensor, in one shard. The entry there has the tensor's own
-// name and shape when the slice is the whole, else entry_name() and one dim.
+// A part of a tensor, in one shard. The entry there has the tensor's own name and shape when the
+// part is the whole, else entry_name() and one dim.
 struct SliceRecord {
   std::size_t file = 0;  // index into Manifest::files
-  std::int64_t begin = 0;
-  std::int64_t end = 0;
+  TensorPart part{};
 };
 
 struct TensorRecord {
   std::string name{};
   DType dtype = DType::f32;
   Shape shape{};
-  std::vector<SliceRecord> slices{};  // ascending, tile [0, numel)
+  std::vector<SliceRecord> slices{};  // in slice_order(); tile the tensor
 };
 
 struct Manifest {
@@ -81,9 +84,11 @@ std::uint64_t block_sum(const Manifest& m, std::string_view file, std::uint64_t 
                         std::span<const std::byte> bytes);
 
 std::string entry_name(const TensorRecord& tensor, const SliceRecord& slice);
-std::string step_name(std::int64_t step);             // "step-00001000"
-std::int64_t parse_step_name(std::string_view name);  // -1: not such a name
-bool is_plain_file_name(std::string_view name);       // no folder, not hidden, printable
+Shape entry_shape(const TensorRecord& tensor, const SliceRecord& slice);
+bool slice_order(const SliceRecord& a, const SliceRecord& b);  // by column, then by element
+std::string step_name(std::int64_t step);                      // "step-00001000"
+std::int64_t parse_step_name(std::string_view name);           // -1: not such a name
+bool is_plain_file_name(std::string_view name);                // no folder, not hidden, printable
 
 // The text ends with its own checksum, so a damaged manifest is never interpreted.
 std::string manifest_text(const Manifest& m);

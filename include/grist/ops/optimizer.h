@@ -2,6 +2,7 @@
 // Parameter updates and the reductions around them.
 #include "grist/core/context.h"
 #include "grist/core/tensor.h"
+#include "grist/core/tensor_part.h"
 
 namespace grist::ops {
 
@@ -48,14 +49,15 @@ struct Sum {
 };
 void sum(const Context& ctx, const Sum& a);  // needs ctx.scratch
 
-// x[i] = std * normal(index_offset + i) of the counter-based stream (seed, name); the slice of a
-// global tensor that starts at index_offset.
+// x[i] = std * normal(j) of the counter-based stream (seed, name), where j is the place in the
+// flattened global tensor of the part's element i: a part has the values of the whole.
 struct NormalInit {
-  TensorView x;  // out (n) f32
+  TensorView x;     // out (n) f32
+  TensorPart part;  // n elements
+  Shape shape;      // of the global tensor
   float std = 0.02F;
   std::uint64_t seed = 0;
   const char* name = "";
-  std::uint64_t index_offset = 0;
 };
 void normal_init(const Context& ctx, const NormalInit& a);
 
