@@ -73,8 +73,12 @@ std::vector<std::int64_t> balanced_cuts(const std::vector<std::int64_t>& edges, 
 
 }  // namespace
 
+OptimizedTensor described(const nn::NamedTensor& t) {
+  return {.name = t.name, .shape = t.shape, .decay = t.decay};
+}
+
 ShardPlan::ShardPlan(const nn::Parameters& parameters, const Layout& layout,
-                     std::int64_t bucket_size)
+                     std::int64_t bucket_size, const UpdateRule& rule)
     : parameters_(parameters),
       layout_(layout),
       by_offset_(parameters.tensors().size()),
@@ -87,9 +91,12 @@ ShardPlan::ShardPlan(const nn::Parameters& parameters, const Layout& layout,
   std::vector<std::int64_t> expert_loads(static_cast<std::size_t>(layout.expert_data_parallel()));
   const auto cuts = [&](const nn::ArenaRange& range, std::vector<std::int64_t>& loads) {
     std::vector<std::int64_t> edges;
-    for (const TensorPiece& p : pieces_in(range))
-      for (std::int64_t at = 0; at < p.end; at += ops::kNormChunk)
-        edges.push_back(tensors[p.tensor].offset + at - range.begin);
+    for (const TensorPiece& p : pieces_in(range)) {
+      const nn::NamedTensor& t = tensors[p.tensor];
+      const bool whole = rule.cut(described(t)) == CutRule::whole;
+      for (std::int64_t at = 0; at < p.end; at += whole ? p.end : ops::kNormChunk)
+        edges.push_back(t.offset + at - range.begin);
+    }
     edges.push_back(range.size());
     return balanced_cuts(edges, range.size(), loads);
   };

@@ -31,14 +31,12 @@ std::vector<OptimizerEntry> entries_of(const std::vector<ShardPiece>& pieces,
     double factor = 1.0;
     if (p.tensor->kind == nn::ParameterKind::router) factor = config.router_lr_factor;
     if (p.tensor->kind == nn::ParameterKind::expert) factor = config.expert_lr_factor;
-    entries.push_back({.name = p.tensor->name,
+    entries.push_back({.tensor = described(*p.tensor),
+                       .part = p.part,
                        .param = p.param,
-                       .m = p.m,
-                       .v = p.v,
                        .grad = p.grad,
-                       .decay = p.tensor->decay,
-                       .lr_factor = factor,
-                       .begin = p.begin});
+                       .state = p.state,
+                       .lr_factor = factor});
   }
   return entries;
 }
@@ -49,72 +47,81 @@ struct ShardedOptimizer::Parts {
   Parts(ShardedOptimizer& o, const Config& config, MemoryLedger* ledger)
       : reducer(o.parameters_, o.groups_, o.plan_, config.parallel, o.ctx_, ledger),
         norm(o.plan_, o.groups_.world.host(), gradients_of(o.saves_), o.ctx_.device, ledger),
-        optimizer(config.optim, entries_of(o.holds(), config.optim), ledger, o.ctx_.device) {}
+        optimizer(o.rule_, config.optim.clip_grad, entries_of(o.holds(), config.optim),
+                  {.device = o.ctx_.device, .ledger = ledger}) {}
   GradientReducer reducer;
   GlobalNorm norm;
   Optimizer optimizer;
 };
 
 ShardedOptimizer::ShardedOptimizer(nn::Parameters& parameters, const Layout& layout, Groups& groups,
-                                   const Config& config, const Context& ctx, MemoryLedger* ledger)
+                                   const Config& config, const Context& ctx, const Options& options)
     : parameters_(parameters),
       groups_(groups),
       ctx_(ctx),
       stage_(config.parallel.zero_stage),
-      plan_(parameters, layout, config.parallel.ddp_bucket_size),
-      moments_("optimizer state (fp32)", ctx.device, ledger) {
-  allocate_moments();
-  parts_ = std::make_unique<Parts>(*this, config, ledger);
+      rule_(options.rule ? options.rule : make_update_rule(config.optim)),
+      plan_(parameters, layout, config.parallel.ddp_bucket_size, *rule_),
+      state_("optimizer state (fp32)", ctx.device, options.ledger) {
+  allocate_state();
+  parts_ = std::make_unique<Parts>(*this, config, options.ledger);
 }
 
 ShardedOptimizer::~ShardedOptimizer() = default;
 
-// All m, then all v, each in the order in which the pieces lie in the parameter arena, so that
-// pieces that are neighbours there are neighbours here.
-void ShardedOptimizer::allocate_moments() {
-  const auto describe = [&](const TensorPiece& p) {
-    const nn::NamedTensor& t = parameters_.tensors()[p.tensor];
-    return ShardPiece{.tensor = &t,
-                      .begin = p.begin,
-                      .end = p.end,
-                      .param = slice(t.master, p.begin, p.end),
-                      .grad = slice(t.grad, p.begin, p.end),
-                      .m = {},
-                      .v = {}};
-  };
+ShardPiece ShardedOptimizer::describe(const TensorPiece& p) const {
+  const nn::NamedTensor& t = parameters_.tensors()[p.tensor];
+  ShardPiece piece{.tensor = &t,
+                   .part = {.begin = p.begin, .end = p.end},
+                   .param = slice(t.master, p.begin, p.end),
+                   .grad = slice(t.grad, p.begin, p.end),
+                   .state = {}};
+  for (std::string& name : rule_->states(described(t)))
+    piece.state.push_back({.name = std::move(name), .values = {}});
+  return piece;
+}
+
+// All pieces' first states, then all second ones, each in the order in which the pieces lie in the
+// parameter arena, so that pieces that are neighbours there are neighbours here.
+void ShardedOptimizer::allocate_state() {
   for (const TensorPiece& p : plan_.pieces()) saves_.push_back(describe(p));
   if (stage_ == 0)
     for (std::size_t t = 0; t < parameters_.tensors().size(); ++t)
       whole_.push_back(describe({t, 0, parameters_.tensors()[t].shape.numel()}));
   std::vector<ShardPiece>& held = stage_ == 0 ? whole_ : saves_;
   std::vector<ShardPiece*> by_place;
-  for (ShardPiece& p : held) by_place.push_back(&p);
-  std::sort(by_place.begin(), by_place.end(), [](const ShardPiece* a, const ShardPiece* b) {
-    return a->tensor->offset + a->begin < b->tensor->offset + b->begin;
-  });
-  std::vector<std::size_t> offsets;
-  for (int moment = 0; moment < 2; ++moment)
-    for (const ShardPiece* p : by_place)
-      offsets.push_back(moments_.reserve(DType::f32, {p->end - p->begin}));
-  moments_.commit();
-  for (std::size_t i = 0; i < by_place.size(); ++i) {
-    ShardPiece& p = *by_place[i];
-    const Shape n = {p.end - p.begin};
-    p.m = moments_.view(offsets[i], DType::f32, n);
-    p.v = moments_.view(offsets[by_place.size() + i], DType::f32, n);
+  std::size_t most = 0;
+  for (ShardPiece& p : held) {
+    by_place.push_back(&p);
+    most = std::max(most, p.state.size());
   }
-  clear_moments();
+  std::sort(by_place.begin(), by_place.end(), [](const ShardPiece* a, const ShardPiece* b) {
+    return a->tensor->offset + a->part.begin < b->tensor->offset + b->part.begin;
+  });
+  std::vector<std::pair<TensorView*, std::size_t>> places;
+  for (std::size_t number = 0; number < most; ++number)
+    for (ShardPiece* p : by_place) {
+      if (number >= p->state.size()) continue;
+      TensorView& values = p->state[number].values;
+      values.shape = {p->part.size()};
+      places.emplace_back(&values, state_.reserve(DType::f32, values.shape));
+    }
+  state_.commit();
+  for (const auto& [values, offset] : places)
+    *values = state_.view(offset, DType::f32, values->shape);
+  clear_state();
   if (stage_ != 0) return;
   for (ShardPiece& p : saves_) {
-    const auto index = static_cast<std::size_t>(p.tensor - parameters_.tensors().data());
-    p.m = slice(whole_[index].m, p.begin, p.end);
-    p.v = slice(whole_[index].v, p.begin, p.end);
+    const ShardPiece& all =
+        whole_[static_cast<std::size_t>(p.tensor - parameters_.tensors().data())];
+    for (std::size_t i = 0; i < p.state.size(); ++i)
+      p.state[i].values = slice(all.state[i].values, p.part.begin, p.part.end);
   }
 }
 
-void ShardedOptimizer::clear_moments() {
+void ShardedOptimizer::clear_state() {
   if (ctx_.device == Device::cpu) return;  // zero already
-  const Buffer& all = moments_.buffer();
+  const Buffer& all = state_.buffer();
   if (all.size() > 0) cuda_device().clear(ctx_.stream, all.data(), all.size());
 }
 
@@ -134,12 +141,12 @@ void ShardedOptimizer::ready(std::size_t group) {
   parts_->reducer.ready(group);
 }
 
-std::int64_t ShardedOptimizer::adam_steps() const {
-  return parts_->optimizer.adam_steps();
+std::int64_t ShardedOptimizer::updates() const {
+  return parts_->optimizer.updates();
 }
 
-void ShardedOptimizer::set_adam_steps(std::int64_t n) {
-  parts_->optimizer.set_adam_steps(n);
+void ShardedOptimizer::set_updates(std::int64_t n) {
+  parts_->optimizer.set_updates(n);
 }
 
 OptimizerResult ShardedOptimizer::step(double lr, double loss) {

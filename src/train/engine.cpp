@@ -85,7 +85,8 @@ Engine::Engine(const Config& config, comm::Communicator& world, const Context& c
   model_.emplace(config.model, ctx.device, true, ledger, part_of(config, layout_), dtype);
   const std::int64_t tokens = config.train.micro_batch_size * config.data.seq_length;
   const nn::Keep keep = nn::keep_for(config.train);
-  optimizer_.emplace(model_->parameters(), layout_, groups_, config, ctx, ledger);
+  optimizer_.emplace(model_->parameters(), layout_, groups_, config, ctx,
+                     parallel::ShardedOptimizer::Options{.ledger = ledger});
   activations_.emplace(config.model, tokens, config.train.micro_batch_size, keep, ctx.device,
                        ledger,
                        parallel::make_expert_exchange(groups_.expert_parallel, config, tokens, keep,

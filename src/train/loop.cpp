@@ -118,7 +118,7 @@ void Run::step() {
   counters_.samples += samples;
   counters_.tokens += samples * config().data.seq_length;
   if (outcome->applied) {
-    counters_.adam_steps = engine_->optimizer().adam_steps();
+    counters_.updates = engine_->optimizer().updates();
     counters_.skipped_in_a_row = 0;
   } else {
     ++counters_.skipped;

@@ -113,7 +113,7 @@ bool Run::resume() {
     samples_->check_fingerprints(step->state().at("data"));
   });
   counters_ = counters_from_json(step->state().at("counters"));
-  engine_->optimizer().set_adam_steps(counters_.adam_steps);
+  engine_->optimizer().set_updates(counters_.updates);
   if (const Json* parent = step->state().find("parent")) parent_ = *parent;
   saved_step_ = counters_.step;
   unsaved_ = false;
@@ -149,21 +149,22 @@ void Run::start_from_parent() {
   StateLoad state(*engine_, keep);
   const std::optional<CheckpointReader> step = load_first_good(
       world_, steps, state.destinations(),
-      {.ignore_prefixes = keep ? std::vector<std::string>{} : std::vector<std::string>{"optim."}});
+      {.ignore_prefixes = keep ? std::vector<std::string>{}
+                               : std::vector<std::string>{std::string(kStatePrefix)}});
   if (!step)
     comm::agree(world_, [&] {
       fail(ExitCode::bad_data, "init.from: {}: no usable checkpoint", config().init.from);
     });
   comm::agree(world_, [&] { check_same_model(*step); });
   state.finish();
-  if (keep) counters_.adam_steps = counters_from_json(step->state().at("counters")).adam_steps;
-  engine_->optimizer().set_adam_steps(counters_.adam_steps);
+  if (keep) counters_.updates = counters_from_json(step->state().at("counters")).updates;
+  engine_->optimizer().set_updates(counters_.updates);
   parent_ = Json::object();
   parent_.set("path", step->path().string());
   parent_.set("uuid", step->manifest().uuid);
   parent_.set("step", step->step());
   parent_.set("optimizer", std::string(word(config().init.optimizer)));
-  log::info("starting at step 0 in {} from the weights of {} (moments: {})",
+  log::info("starting at step 0 in {} from the weights of {} (optimizer state: {})",
             folder_->path().string(), step->path().string(), word(config().init.optimizer));
 }
 

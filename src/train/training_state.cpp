@@ -9,7 +9,7 @@ Json to_json(const Counters& c) {
   j.set("step", c.step);
   j.set("consumed_samples", c.samples);
   j.set("consumed_tokens", c.tokens);
-  j.set("adam_steps", c.adam_steps);
+  j.set("adam_steps", c.updates);
   j.set("skipped", c.skipped);
   j.set("skipped_in_a_row", c.skipped_in_a_row);
   j.set("validated_step", c.validated_step);
@@ -21,7 +21,7 @@ Counters counters_from_json(const Json& j) {
   return {.step = j.at("step").as_int(),
           .samples = j.at("consumed_samples").as_int(),
           .tokens = j.at("consumed_tokens").as_int(),
-          .adam_steps = j.at("adam_steps").as_int(),
+          .updates = j.at("adam_steps").as_int(),
           .skipped = j.at("skipped").as_int(),
           .skipped_in_a_row = j.at("skipped_in_a_row").as_int(),
           .validated_step = j.at("validated_step").as_int(),
@@ -36,9 +36,6 @@ Json layout_json(const parallel::Layout& layout) {
 }
 
 namespace {
-
-constexpr const char* kMomentM = "optim.m.";
-constexpr const char* kMomentV = "optim.v.";
 
 // Calls visit(name, view) for the router state, which all ranks share.
 template <class F> void for_each_router_tensor(nn::Model& model, F&& visit) {
@@ -60,16 +57,15 @@ std::vector<TensorSlice> checkpoint_slices(Engine& engine) {
   for (const parallel::ShardPiece& p : engine.optimizer().saves()) {
     TensorSlice slice{.name = p.tensor->name,
                       .shape = p.tensor->shape,
-                      .part = {.begin = p.begin, .end = p.end},
+                      .part = p.part,
                       .data = p.param.data,
                       .device = engine.context().device};
     out.push_back(slice);
-    slice.name = kMomentM + p.tensor->name;
-    slice.data = p.m.data;
-    out.push_back(slice);
-    slice.name = kMomentV + p.tensor->name;
-    slice.data = p.v.data;
-    out.push_back(slice);
+    for (const OptimizerState& s : p.state) {
+      slice.name = state_tensor_name(s.name, p.tensor->name);
+      slice.data = s.values.data;
+      out.push_back(slice);
+    }
   }
   if (engine.layout().rank() != 0) return out;
   for_each_router_tensor(engine.model(), [&](std::string name, const TensorView& v) {
@@ -85,7 +81,7 @@ struct Target {
   Device device = Device::cpu;  // where its data lies
 };
 
-std::vector<Target> targets_of(Engine& engine, bool with_moments) {
+std::vector<Target> targets_of(Engine& engine, bool with_optimizer_state) {
   const Device device = engine.context().device;
   std::vector<Target> out;
   for (const nn::NamedTensor& t : engine.model().parameters().tensors())
@@ -93,13 +89,13 @@ std::vector<Target> targets_of(Engine& engine, bool with_moments) {
   for_each_router_tensor(engine.model(), [&](std::string name, const TensorView& v) {
     out.push_back({whole_destination(std::move(name), v), Device::cpu});
   });
-  if (!with_moments) return out;
+  if (!with_optimizer_state) return out;
   for (const parallel::ShardPiece& p : engine.optimizer().holds()) {
-    for (const auto& [prefix, view] : {std::pair(kMomentM, p.m), std::pair(kMomentV, p.v)})
-      out.push_back({{.name = prefix + p.tensor->name,
+    for (const OptimizerState& s : p.state)
+      out.push_back({{.name = state_tensor_name(s.name, p.tensor->name),
                       .shape = p.tensor->shape,
-                      .part = {.begin = p.begin, .end = p.end},
-                      .data = view.data},
+                      .part = p.part,
+                      .data = s.values.data},
                      device});
   }
   return out;
@@ -111,9 +107,9 @@ std::size_t bytes_of(const TensorDestination& d) {
 
 }  // namespace
 
-StateLoad::StateLoad(Engine& engine, bool with_moments) : engine_(engine) {
+StateLoad::StateLoad(Engine& engine, bool with_optimizer_state) : engine_(engine) {
   std::size_t bytes = 0;
-  for (const Target& t : targets_of(engine, with_moments)) {
+  for (const Target& t : targets_of(engine, with_optimizer_state)) {
     destinations_.push_back(t.destination);
     if (t.device == Device::cpu) continue;
     to_device_.push_back({destinations_.size() - 1, t.destination.data});

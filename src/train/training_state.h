@@ -1,6 +1,7 @@
 #pragma once
-// Everything a run carries from step to step, and its form in a checkpoint: parameters and moments
-// under their global names, router state, counters. What is not here does not survive a restart.
+// Everything a run carries from step to step, and its form in a checkpoint: parameters and
+// optimizer state under their global names, router state, counters. What is not here does not
+// survive a restart.
 #include <cstdint>
 #include <span>
 #include <string>
@@ -15,10 +16,10 @@ namespace grist::train {
 
 struct Counters {
   std::int64_t step = 0;
-  std::int64_t samples = 0;     // consumed
-  std::int64_t tokens = 0;      // consumed
-  std::int64_t adam_steps = 0;  // updates applied; skipped ones do not count
-  std::int64_t skipped = 0;     // updates skipped because something was not finite
+  std::int64_t samples = 0;  // consumed
+  std::int64_t tokens = 0;   // consumed
+  std::int64_t updates = 0;  // applied; skipped ones do not count (on disk: adam_steps)
+  std::int64_t skipped = 0;  // updates skipped because something was not finite
   std::int64_t skipped_in_a_row = 0;
   std::int64_t validated_step = -1;  // after which validation ran last; -1: never
   std::uint64_t metrics_bytes = 0;   // length of metrics.jsonl
@@ -33,11 +34,11 @@ Json layout_json(const parallel::Layout& layout);
 // written. The slices of all ranks together tile every tensor.
 std::vector<TensorSlice> checkpoint_slices(Engine& engine);
 
-// What this rank loads: parameters whole, moments as the optimizer holds them. Where the engine is
-// not on the CPU, the state arrives in host memory first.
+// What this rank loads: parameters whole, optimizer state as the optimizer holds it. Where the
+// engine is not on the CPU, the state arrives in host memory first.
 class StateLoad {
  public:
-  StateLoad(Engine& engine, bool with_moments);
+  StateLoad(Engine& engine, bool with_optimizer_state);
   std::span<const TensorDestination> destinations() const { return destinations_; }
   // Once they are filled: the state is in the engine.
   void finish();

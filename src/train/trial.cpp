@@ -30,8 +30,8 @@ std::int64_t backward_place(const std::string& name) {
 std::string own_gradients(const Context& ctx, Engine& engine) {
   std::string out;
   for (const parallel::ShardPiece& p : engine.optimizer().saves()) {
-    out += fmt::format("{} {} {}\n", p.tensor->name, p.tensor->shape.numel(), p.begin);
-    const auto bytes = static_cast<std::size_t>(p.end - p.begin) * sizeof(float);
+    out += fmt::format("{} {} {}\n", p.tensor->name, p.tensor->shape.numel(), p.part.begin);
+    const auto bytes = static_cast<std::size_t>(p.part.size()) * sizeof(float);
     out += fmt::format("{}\n", bytes);
     out.resize(out.size() + bytes);
     copy_out(ctx, out.data() + out.size() - bytes, p.grad);

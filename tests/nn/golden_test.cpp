@@ -13,7 +13,7 @@
 #include "grist/core/json.h"
 #include "grist/nn/model.h"
 #include "grist/ops/linear.h"
-#include "grist/optim/adamw.h"
+#include "grist/optim/optimizer.h"
 #include "support/device_context.h"
 #include "support/model.h"
 
@@ -153,19 +153,22 @@ class GoldenModel : public ::testing::TestWithParam<const char*> {
     std::vector<OptimizerEntry> entries;
     for (const nn::NamedTensor& t : model.parameters().tensors()) {
       OptimizerEntry e;
-      e.name = t.name;
+      e.tensor = {.name = t.name, .shape = t.shape, .decay = t.decay};
+      e.part = whole_part(t.shape);
       e.param = t.master;
       e.grad = t.grad;
-      e.decay = t.decay;
-      for (TensorView* moment : {&e.m, &e.v}) {
+      for (const char* name : {"m", "v"}) {
         const std::vector<float> zeros(static_cast<std::size_t>(t.shape.numel()), 0.0F);
         moments.emplace_back(zeros.size() * sizeof(float), test::test_device(), "moment");
-        *moment = moments.back().view(DType::f32, t.shape);
-        copy_in(*context, *moment, zeros.data());
+        e.state.push_back({name, moments.back().view(DType::f32, t.shape)});
+        copy_in(*context, e.state.back().values, zeros.data());
       }
       entries.push_back(e);
     }
-    return {config, std::move(entries), nullptr, test::test_device()};
+    return {make_update_rule(config),
+            config.clip_grad,
+            std::move(entries),
+            {.device = test::test_device()}};
   }
 
   std::vector<float> host(const ConstTensorView& v) const { return to_host<float>(*context, v); }

@@ -48,6 +48,7 @@ struct Job {
   bool overlap = true;
   int steps = 2;
   ModelConfig model = small_model();
+  std::shared_ptr<const UpdateRule> rule = nullptr;  // null: AdamW
 
   std::string str() const {
     return "world " + std::to_string(world) + " ep " + std::to_string(ep) + " zero " +
@@ -120,7 +121,8 @@ class Rank {
         groups_(make_groups(world, layout_)),
         context_(world.rank() == 0 ? 2 : 1),
         parameters_(job.model, Device::cpu, true, nullptr, part()),
-        optimizer_(parameters_, layout_, groups_, config_, *context_, ledger) {
+        optimizer_(parameters_, layout_, groups_, config_, *context_,
+                   {.ledger = ledger, .rule = job.rule}) {
     parameters_.initialize(*context_, 5);
   }
   nn::Parameters& parameters() { return parameters_; }
@@ -190,7 +192,8 @@ class Rank {
 // A tensor of the whole run, put together from all ranks' pieces.
 struct GlobalTensor {
   std::vector<float> p, m, v;
-  std::vector<int> writers;  // of each element
+  std::map<std::string, std::vector<float>> others;  // states that are not m, v
+  std::vector<int> writers;                          // of each element
   bool operator==(const GlobalTensor&) const = default;
 };
 
@@ -211,10 +214,14 @@ inline void collect(Rank& rank, Outcome& outcome) {
     const auto n = static_cast<std::size_t>(piece.tensor->shape.numel());
     for (auto* x : {&t.p, &t.m, &t.v}) x->resize(n);
     t.writers.resize(n);
-    put(piece.param, piece.begin, t.p);
-    put(piece.m, piece.begin, t.m);
-    put(piece.v, piece.begin, t.v);
-    for (std::int64_t i = piece.begin; i < piece.end; ++i) ++t.writers[static_cast<std::size_t>(i)];
+    const auto [begin, end] = std::pair(piece.part.begin, piece.part.end);
+    put(piece.param, begin, t.p);
+    for (const OptimizerState& s : piece.state) {
+      std::vector<float>& to = s.name == "m" ? t.m : s.name == "v" ? t.v : t.others[s.name];
+      to.resize(n);
+      put(s.values, begin, to);
+    }
+    for (std::int64_t i = begin; i < end; ++i) ++t.writers[static_cast<std::size_t>(i)];
   }
 }
 
@@ -239,7 +246,7 @@ inline Outcome run(const Job& job) {
       outcome.norms.push_back(r.grad_norm);
       outcome.clips.push_back(r.clip_factor);
     }
-    EXPECT_EQ(rank.optimizer().adam_steps(), job.steps);
+    EXPECT_EQ(rank.optimizer().updates(), job.steps);
     {
       const std::lock_guard lock(mutex);
       collect(rank, outcome);

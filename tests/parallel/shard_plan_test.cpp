@@ -5,10 +5,13 @@
 #include <set>
 
 #include "grist/ops/optimizer.h"
+#include "grist/optim/adamw.h"
 #include "replay.h"
 
 namespace grist::parallel {
 namespace {
+
+const AdamW kAdamW{OptimConfig{}};
 
 struct Case {
   int world, ep;
@@ -29,7 +32,7 @@ TEST(ShardPlan, SlicesTileEveryTensorOnceAndAllRanksAgree) {
     for (int rank = 0; rank < c.world; ++rank) {
       const Layout layout(c.world, rank, c.ep);
       const nn::Parameters parameters = parameters_of(small_model(), layout);
-      const ShardPlan plan(parameters, layout, c.bucket);
+      const ShardPlan plan(parameters, layout, c.bucket, kAdamW);
       const std::vector<TensorPiece> own = plan.pieces();
       for (int other = 0; other < c.world; ++other) {
         const std::vector<SlicePlan> slices = plan.slices_of(other);
@@ -67,7 +70,7 @@ TEST(ShardPlan, SlicesTileEveryTensorOnceAndAllRanksAgree) {
 TEST(ShardPlan, BucketsAreRunsOfGroupsOfAtLeastTheirSize) {
   const nn::Parameters parameters(small_model(), Device::cpu, false, nullptr);
   const auto last_groups = [&](std::int64_t size) {
-    const ShardPlan plan(parameters, Layout(), size);
+    const ShardPlan plan(parameters, Layout(), size, kAdamW);
     std::vector<std::size_t> last;
     for (const Bucket& b : plan.buckets()) last.push_back(b.last_group);
     return last;
@@ -78,13 +81,52 @@ TEST(ShardPlan, BucketsAreRunsOfGroupsOfAtLeastTheirSize) {
   EXPECT_EQ(last_groups(1 << 30), (std::vector<std::size_t>{4}));
 }
 
+// Keeps no state; matrices must stay whole.
+class WholeMatrices final : public UpdateRule {
+ public:
+  std::vector<std::string> states(const OptimizedTensor& /*tensor*/) const override { return {}; }
+  CutRule cut(const OptimizedTensor& t) const override {
+    return t.shape.rank() == 2 ? CutRule::whole : CutRule::chunks;
+  }
+  void apply(const Context& /*ctx*/, std::span<const UpdateItem> /*items*/,
+             const UpdateStep& /*step*/) const override {}
+};
+
+TEST(ShardPlan, CutsWhereTheRuleAllows) {
+  ModelConfig model = small_model();  // its embedding has more than one chunk
+  model.moe.moe_intermediate_size = 6000;
+  for (const Case c :
+       {Case{2, 1, 1}, Case{8, 1, 1 << 30}, Case{8, 4, 1 << 30}, Case{6, 2, 70000}}) {
+    const Layout layout(c.world, 0, c.ep);
+    const nn::Parameters parameters = parameters_of(model, layout);
+    std::map<std::string, int> owners_whole, owners_chunks;
+    std::set<int> busy;
+    for (int rank = 0; rank < c.world; ++rank) {
+      for (const SlicePlan& s :
+           ShardPlan(parameters, layout, c.bucket, WholeMatrices()).slices_of(rank)) {
+        ++owners_whole[s.name];
+        busy.insert(rank);
+        EXPECT_EQ(s.begin, 0) << s.name;
+        EXPECT_EQ(s.end, s.shape.numel()) << s.name;
+      }
+      for (const SlicePlan& s : ShardPlan(parameters, layout, c.bucket, kAdamW).slices_of(rank))
+        ++owners_chunks[s.name];
+    }
+    EXPECT_EQ(busy.size(), static_cast<std::size_t>(c.world));
+    EXPECT_EQ(owners_whole.size(), owners_chunks.size());
+    EXPECT_TRUE(std::any_of(owners_chunks.begin(), owners_chunks.end(),
+                            [](const auto& o) { return o.second > 1; }));
+    for (const auto& [name, owners] : owners_whole) EXPECT_EQ(owners, 1) << name;
+  }
+}
+
 TEST(ShardPlan, ARankMayHaveNothing) {
   ModelConfig model = small_model();
   model.num_hidden_layers = 1;
   model.tie_word_embeddings = true;
   model.moe = {};
   const nn::Parameters parameters(model, Device::cpu, false, nullptr);
-  const ShardPlan plan(parameters, Layout(8, 0, 1), 1 << 30);
+  const ShardPlan plan(parameters, Layout(8, 0, 1), 1 << 30, kAdamW);
   std::set<bool> empty;
   for (int rank = 0; rank < 8; ++rank) empty.insert(plan.slices_of(rank).empty());
   EXPECT_EQ(empty, (std::set<bool>{false, true}));

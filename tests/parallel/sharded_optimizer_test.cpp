@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "grist/core/error.h"
+#include "grist/optim/adamw.h"
 #include "replay.h"
 
 namespace grist::parallel {
@@ -154,7 +155,12 @@ TEST(ShardedOptimizer, OneRankHasTheBitsOfThePlainOptimizer) {
       const double factor = t.kind == nn::ParameterKind::router   ? 0.5
                             : t.kind == nn::ParameterKind::expert ? 2.0
                                                                   : 1.0;
-      entries.push_back({t.name, t.master, piece.m, piece.v, t.grad, t.decay, factor});
+      entries.push_back({.tensor = described(t),
+                         .part = whole_part(t.shape),
+                         .param = t.master,
+                         .grad = t.grad,
+                         .state = piece.state,
+                         .lr_factor = factor});
     }
     Optimizer plain(job.config().optim, entries);
     for (int step = 1; step <= job.steps; ++step) {
@@ -164,6 +170,71 @@ TEST(ShardedOptimizer, OneRankHasTheBitsOfThePlainOptimizer) {
     }
     expect_whole(rank, sharded);
   });
+}
+
+// Needs matrices: a step's length is the same for each, whatever its gradient (as in the family of
+// Muon). Everything else is AdamW's.
+class NormalizedMomentum final : public UpdateRule {
+ public:
+  std::vector<std::string> states(const OptimizedTensor& t) const override {
+    return is_matrix(t) ? std::vector<std::string>{"momentum"} : adamw_.states(t);
+  }
+  CutRule cut(const OptimizedTensor& t) const override {
+    return is_matrix(t) ? CutRule::whole : CutRule::chunks;
+  }
+  void apply(const Context& ctx, std::span<const UpdateItem> items,
+             const UpdateStep& step) const override {
+    std::vector<UpdateItem> others;
+    for (const UpdateItem& item : items) {
+      if (is_matrix(*item.tensor))
+        update(item, step);
+      else
+        others.push_back(item);
+    }
+    adamw_.apply(ctx, others, step);
+  }
+
+ private:
+  static bool is_matrix(const OptimizedTensor& t) { return t.decay && t.shape.rank() == 2; }
+  static void update(const UpdateItem& item, const UpdateStep& step) {
+    const auto* control = step.control.as<float>();
+    if (control[1] == 0.0F) return;
+    ASSERT_EQ(item.param.shape, item.tensor->shape);
+    auto* p = item.param.as<float>();
+    auto* momentum = item.state[0].as<float>();
+    const auto* g = item.grad.as<float>();
+    double squares = 0;
+    for (std::int64_t i = 0; i < item.param.numel(); ++i) {
+      momentum[i] = 0.9F * momentum[i] + control[0] * g[i];
+      squares += static_cast<double>(momentum[i]) * static_cast<double>(momentum[i]);
+    }
+    const auto scale = static_cast<float>(step.lr * item.lr_factor / std::sqrt(squares));
+    for (std::int64_t i = 0; i < item.param.numel(); ++i) p[i] -= scale * momentum[i];
+  }
+
+  AdamW adamw_{OptimConfig{}};
+};
+
+TEST(ShardedOptimizer, ARuleOverMatricesHasTheSameBitsAtEveryLayout) {
+  Job job{.deterministic = "elastic", .rule = std::make_shared<NormalizedMomentum>()};
+  job.model.moe.num_experts = 8;
+  job.model.moe.moe_intermediate_size = 2800;  // more than a norm chunk: AdamW's would be cut
+  job.model.num_hidden_layers = 2;
+  job.model.vocab_size = 50;
+  job.steps = 1;
+  const Outcome one = run(job);
+
+  const GlobalTensor& expert = one.tensors.at("model.layers.1.mlp.experts.3.gate_proj.weight");
+  EXPECT_EQ(expert.others.count("momentum"), 1U);
+  EXPECT_NE(expert.others.at("momentum"), std::vector<float>(expert.p.size()));
+  EXPECT_EQ(one.tensors.at("model.embed_tokens.weight").others.size(), 0U);
+  for (const auto& [world, ep, zero] :
+       {std::tuple(2, 1, 1), std::tuple(4, 2, 0), std::tuple(4, 2, 1), std::tuple(8, 4, 1)}) {
+    job.world = world;
+    job.ep = ep;
+    job.zero = zero;
+    EXPECT_TRUE(run(job) == one) << job.str();
+  }
 }
 
 TEST(ShardedOptimizer, WhatIsNotFiniteOnOneRankSkipsOnAllAndChangesNoBit) {
@@ -193,7 +264,7 @@ TEST(ShardedOptimizer, WhatIsNotFiniteOnOneRankSkipsOnAllAndChangesNoBit) {
       EXPECT_TRUE(std::isnan(skipped(3, "embed_tokens", std::nanf(""), 1.0)));
       EXPECT_EQ(skipped(0, "embed_tokens", static_cast<float>(-kInf), 1.0), kInf);
       EXPECT_TRUE(std::isfinite(skipped(2, "none", 0, std::nan(""))));
-      EXPECT_EQ(rank.optimizer().adam_steps(), 1);
+      EXPECT_EQ(rank.optimizer().updates(), 1);
       note(rank, after);
       comm::barrier(world);
       expect_whole(rank, after);

@@ -68,7 +68,7 @@ class Rank {
     state.finish();
     const Counters counters = counters_from_json(step->state().at("counters"));
     at_ = counters.step;
-    engine_->optimizer().set_adam_steps(counters.adam_steps);
+    engine_->optimizer().set_updates(counters.updates);
     engine_->refresh();
   }
   std::vector<double> train(std::int64_t steps) {
@@ -89,9 +89,8 @@ class Rank {
   void save(const std::filesystem::path& folder) {
     SaveRequest request;
     request.step = at_;
-    request.state.set(
-        "counters",
-        to_json(Counters{.step = at_, .adam_steps = engine_->optimizer().adam_steps()}));
+    request.state.set("counters",
+                      to_json(Counters{.step = at_, .updates = engine_->optimizer().updates()}));
     request.shards = {checkpoint_slices(*engine_)};
     CheckpointFolder(folder, "reshard", {.communicator = &world_}).save(request);
   }

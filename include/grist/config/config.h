@@ -271,7 +271,7 @@ GRIST_WORDS(InitOptimizer, keep, fresh);
 // Continued pretraining: start from another run's checkpoint with this run's data and schedule.
 struct InitConfig {
   std::string from;  // a checkpoint step folder, or a run folder (its newest verified step)
-  InitOptimizer optimizer = InitOptimizer::keep;  // the moments
+  InitOptimizer optimizer = InitOptimizer::keep;  // its state
   template <class V> void fields(V& v) {
     v("from", from, Text::path);
     v("optimizer", optimizer);

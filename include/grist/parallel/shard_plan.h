@@ -4,8 +4,9 @@
 // range into one part for each rank of an expert-data-parallel group; the parts of all buckets are
 // what a rank reduces, updates (zero_stage 1) and writes to checkpoints.
 //
-// Cuts lie on the edges of norm chunks (ops/optimizer.h), counted from the start of each tensor,
-// and are chosen so that what a rank has over all buckets is balanced. A part may be empty. The
+// Where a tensor may be cut is the update rule's answer (optim/optimizer.h): on the edges of norm
+// chunks, counted from its start, or only at its ends. Cuts are chosen among these so that what a
+// rank has over all buckets is balanced. A part may be empty. The
 // plan is a function of the model, the layout's sizes and the bucket size: every rank makes the
 // same one.
 #include <cstdint>
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "grist/nn/parameters.h"
+#include "grist/optim/optimizer.h"
 #include "grist/parallel/layout.h"
 
 namespace grist::parallel {
@@ -40,11 +42,15 @@ struct Bucket {
   std::vector<std::int64_t> expert_cuts;  // expert_data_parallel + 1
 };
 
+// What an update rule is told of a tensor.
+OptimizedTensor described(const nn::NamedTensor& tensor);
+
 class ShardPlan {
  public:
   // Keeps a reference to `parameters`. bucket_size: elements that a bucket has at least, dense and
   // experts together; the last one may have fewer.
-  ShardPlan(const nn::Parameters& parameters, const Layout& layout, std::int64_t bucket_size);
+  ShardPlan(const nn::Parameters& parameters, const Layout& layout, std::int64_t bucket_size,
+            const UpdateRule& rule);
 
   const std::vector<Bucket>& buckets() const { return buckets_; }  // in order of the backward pass
   const Layout& layout() const { return layout_; }

@@ -5,9 +5,11 @@
 // The gradients of non-expert parameters are summed over the world, those of experts over the
 // expert-data-parallel group, in buckets (parallel/shard_plan.h), each bucket by a reduce-scatter
 // of our own: parts travel, and the owner adds them by a fixed tree. Then
-//   zero_stage 1  moments exist for a rank's own parts only; it updates those, and the fp32
+//   zero_stage 1  optimizer state exists for a rank's own parts only; it updates those, and the
+//   fp32
 //                 masters, which are whole on every rank, are gathered in place.
-//   zero_stage 0  the summed gradients are gathered; every rank holds all moments of what it holds,
+//   zero_stage 0  the summed gradients are gathered; every rank holds all the state of what it
+//   holds,
 //                 and updates it all.
 // Both give the same bits, for any bucket size, with overlap or without. deterministic: elastic
 // also gives the same bits for every world size that divides elastic_lanes, and every
@@ -22,27 +24,31 @@
 #include "grist/config/config.h"
 #include "grist/nn/gradient_sink.h"
 #include "grist/nn/parameters.h"
-#include "grist/optim/adamw.h"
+#include "grist/optim/optimizer.h"
 #include "grist/parallel/layout.h"
 #include "grist/parallel/shard_plan.h"
 
 namespace grist::parallel {
 
-// Elements [begin, end) of the flattened global tensor; flat f32 views of them.
+// A part of a tensor; flat f32 views of it.
 struct ShardPiece {
   const nn::NamedTensor* tensor = nullptr;
-  std::int64_t begin = 0;
-  std::int64_t end = 0;
-  TensorView param, grad, m, v;
+  TensorPart part;
+  TensorView param, grad;
+  std::vector<OptimizerState> state;
 };
 
 class ShardedOptimizer final : public nn::GradientSink {
  public:
+  struct Options {
+    MemoryLedger* ledger = nullptr;
+    std::shared_ptr<const UpdateRule> rule = nullptr;  // null: the one of config.optim
+  };
   // Collective calls follow on groups.world and groups.expert_data_parallel. All that is referenced
-  // must outlive this. With one rank no memory is taken but the moments (and lane sums).
+  // must outlive this. With one rank no memory is taken but the state (and lane sums).
   // Error{internal} when the parameters are not those of the layout, e.g. gradient_sources.
   ShardedOptimizer(nn::Parameters& parameters, const Layout& layout, Groups& groups,
-                   const Config& config, const Context& ctx, MemoryLedger* ledger);
+                   const Config& config, const Context& ctx, const Options& options);
   ~ShardedOptimizer() override;
 
   // Runs of micro-batches that this rank adds apart: 1, or elastic_lanes / world when elastic.
@@ -58,29 +64,31 @@ class ShardedOptimizer final : public nn::GradientSink {
   // are the step's sums, before clipping; all others are unspecified.
   OptimizerResult step(double lr, double loss);
 
-  std::int64_t adam_steps() const;
-  void set_adam_steps(std::int64_t n);
+  std::int64_t updates() const;  // applied so far
+  void set_updates(std::int64_t n);
 
   // In order of (name, begin). What this rank writes to a checkpoint: the pieces of all ranks
   // together tile every tensor once.
   const std::vector<ShardPiece>& saves() const { return saves_; }
-  // What this rank must load moments for. Parameters are loaded whole by every rank that holds
+  // What this rank must load state for. Parameters are loaded whole by every rank that holds
   // them.
   const std::vector<ShardPiece>& holds() const { return stage_ == 0 ? whole_ : saves_; }
 
  private:
   struct Parts;  // what step() works with
   enum class Values { masters, gradients };
-  void allocate_moments();
-  void clear_moments();
+  ShardPiece describe(const TensorPiece& piece) const;
+  void allocate_state();
+  void clear_state();
   void gather(Values what);
 
   nn::Parameters& parameters_;
   Groups& groups_;
   const Context& ctx_;
   std::int64_t stage_;
+  std::shared_ptr<const UpdateRule> rule_;
   ShardPlan plan_;
-  Arena moments_;
+  Arena state_;
   std::vector<ShardPiece> saves_, whole_;
   std::unique_ptr<Parts> parts_;
 };

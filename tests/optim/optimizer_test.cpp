@@ -1,5 +1,5 @@
 // A whole optimizer step against a float64 loop: norm, clipping, decay, rates, skipped updates.
-#include "grist/optim/adamw.h"
+#include "grist/optim/optimizer.h"
 
 #include <algorithm>
 #include <cstring>
@@ -32,7 +32,12 @@ struct Tensor {
         lr_factor(factor) {}
   OptimizerEntry entry() {
     const Shape n{static_cast<std::int64_t>(p.size())};
-    return {name, view(p, n), view(m, n), view(v, n), view(std::as_const(g), n), decay, lr_factor};
+    return {.tensor = {.name = name, .shape = n, .decay = decay},
+            .part = whole_part(n),
+            .param = view(p, n),
+            .grad = view(std::as_const(g), n),
+            .state = {{"m", view(m, n)}, {"v", view(v, n)}},
+            .lr_factor = lr_factor};
   }
 };
 
@@ -127,7 +132,7 @@ TEST(Optimizer, FollowsTheFormulaOverManySteps) {
       EXPECT_NEAR(r.grad_norm, norm, 1e-9 * norm);
       EXPECT_DOUBLE_EQ(r.clip_factor, clip == 1.0 ? 1.0 / (r.grad_norm + 1e-6) : 1.0);
     }
-    EXPECT_EQ(optimizer.adam_steps(), 10);
+    EXPECT_EQ(optimizer.updates(), 10);
     reference.expect_close(model);
   }
 }
@@ -163,10 +168,10 @@ TEST(Optimizer, SkipsWhatIsNotFiniteAndDoesNotCountIt) {
   EXPECT_TRUE(std::isnan(skipped(1.0).grad_norm));
   model.tensors[1].g[300] = -std::numeric_limits<float>::infinity();
   EXPECT_EQ(skipped(1.0).grad_norm, kInf);
-  EXPECT_EQ(optimizer.adam_steps(), 1);
+  EXPECT_EQ(optimizer.updates(), 1);
   good_step(3);
 
-  EXPECT_EQ(optimizer.adam_steps(), 2);
+  EXPECT_EQ(optimizer.updates(), 2);
   reference.expect_close(model);  // the bias correction saw two updates, not six steps
 }
 
@@ -181,7 +186,7 @@ TEST(Optimizer, ResumesFromItsUpdateCount) {
   Model resumed;
   for (int step = 1; step <= 3; ++step) {
     Optimizer b(config(1.0), resumed.entries());
-    b.set_adam_steps(step - 1);
+    b.set_updates(step - 1);
     resumed.set_gradients(step, 1.0F);
     b.step(*ctx, {.lr = 1e-2, .loss = 1.0});
   }
@@ -216,14 +221,15 @@ TEST(Optimizer, PiecesHaveTheBitsOfTheWhole) {
   std::vector<OptimizerEntry> pieces;
   for (const OptimizerEntry& e : one.entries()) {  // in name order, with views of `whole`
     const auto it = std::find_if(cut.tensors.begin(), cut.tensors.end(),
-                                 [&](const Tensor& t) { return t.name == e.name; });
+                                 [&](const Tensor& t) { return t.name == e.tensor.name; });
     OptimizerEntry all = it->entry();
     const std::int64_t n = all.param.numel(), edge = std::min<std::int64_t>(n, 65536);
     for (const auto& [begin, end] :
          {std::pair(edge, n), std::pair<std::int64_t, std::int64_t>(0, edge)}) {
       OptimizerEntry piece = all;
-      piece.begin = begin;
-      for (TensorView* v : {&piece.param, &piece.m, &piece.v}) *v = rows(*v, begin, end);
+      piece.part = {.begin = begin, .end = end};
+      piece.param = rows(piece.param, begin, end);
+      for (OptimizerState& s : piece.state) s.values = rows(s.values, begin, end);
       piece.grad = rows(piece.grad, begin, end);
       if (begin < end) pieces.push_back(piece);
     }
@@ -264,16 +270,79 @@ TEST(Optimizer, ZeroGradientsOnlyDecay) {
   EXPECT_EQ(model.tensors[1].p, before.tensors[1].p);
 }
 
+// What a rule for matrices is given: a whole one in its shape, the rest in chunks as before.
+class Recorded final : public UpdateRule {
+ public:
+  std::vector<std::string> states(const OptimizedTensor& t) const override {
+    return t.shape.rank() == 2 ? std::vector<std::string>{"momentum"} : std::vector<std::string>{};
+  }
+  CutRule cut(const OptimizedTensor& t) const override {
+    return t.shape.rank() == 2 ? CutRule::whole : CutRule::chunks;
+  }
+  void apply(const Context& /*ctx*/, std::span<const UpdateItem> items,
+             const UpdateStep& step) const override {
+    for (const UpdateItem& item : items)
+      seen += item.tensor->name + item.param.shape.str() + item.grad.shape.str() +
+              std::to_string(item.state.size()) + " update " + std::to_string(step.number) + "\n";
+  }
+  mutable std::string seen;
+};
+
+TEST(Optimizer, ARuleThatNeedsMatricesGetsThemWhole) {
+  const CpuContext ctx;
+  Floats matrix(300 * 400), vector(70000), momentum(matrix.size());
+  const Floats of_matrix(matrix.size(), 0.5F), of_vector(vector.size(), 0.5F);
+  const auto entry = [&](const std::string& name, Floats& p, const Floats& gradient,
+                         const Shape& shape) {
+    return OptimizerEntry{.tensor = {.name = name, .shape = shape},
+                          .part = whole_part(shape),
+                          .param = view(p, shape),
+                          .grad = view(gradient, shape),
+                          .state = {}};
+  };
+  OptimizerEntry first = entry("matrix", matrix, of_matrix, {300, 400});
+  first.state = {{"momentum", view(momentum, {300, 400})}};
+  const auto rule = std::make_shared<Recorded>();
+
+  Optimizer optimizer(rule, 1.0, {first, entry("vector", vector, of_vector, {70000})}, {});
+  const OptimizerResult r = optimizer.step(*ctx, {.lr = 0.1, .loss = 1.0});
+
+  EXPECT_TRUE(r.applied);
+  EXPECT_NEAR(r.grad_norm, 0.5 * std::sqrt(190000.0), 1e-9);
+  EXPECT_NE(rule->seen.find("matrix(300, 400)(300, 400)1 update 1\n"), std::string::npos);
+  EXPECT_NE(rule->seen.find("vector(65536)(65536)0 update 1\n"), std::string::npos);
+  EXPECT_NE(rule->seen.find("vector(4464)(4464)0 update 1\n"), std::string::npos);
+  OptimizerEntry half = first;
+  half.part.end = 65536;
+  half.param = rows(reshape(first.param, {120000}), 0, 65536);
+  half.grad = rows(reshape(first.grad, {120000}), 0, 65536);
+  half.state[0].values = rows(reshape(first.state[0].values, {120000}), 0, 65536);
+  EXPECT_THROW(Optimizer(rule, 1.0, {half}, {}), Error);
+}
+
+TEST(Optimizer, StatesHaveTheNamesThatCheckpointsOfBeforeHave) {
+  const auto rule = make_update_rule({});
+  EXPECT_EQ(rule->states({}), (std::vector<std::string>{"m", "v"}));
+  EXPECT_EQ(state_tensor_name("m", "model.norm.weight"), "optim.m.model.norm.weight");
+}
+
 TEST(Optimizer, RefusesWhatDoesNotFit) {
   Model model;
   auto twice = model.entries();
   twice.push_back(twice[0]);
   EXPECT_THROW(Optimizer(config(1.0), twice), Error);
-  auto short_moment = model.entries();
-  short_moment[0].m = short_moment[1].m;
-  EXPECT_THROW(Optimizer(config(1.0), short_moment), Error);
+  auto short_state = model.entries();
+  short_state[0].state[0] = short_state[1].state[0];
+  EXPECT_THROW(Optimizer(config(1.0), short_state), Error);
+  auto no_state = model.entries();
+  no_state[0].state.pop_back();
+  EXPECT_THROW(Optimizer(config(1.0), no_state), Error);
+  auto other_state = model.entries();
+  other_state[0].state[1].name = "momentum";
+  EXPECT_THROW(Optimizer(config(1.0), other_state), Error);
   auto off_the_edge = model.entries();
-  off_the_edge[0].begin = 1000;
+  off_the_edge[0].tensor.shape = {151000};
+  off_the_edge[0].part = {.begin = 1000, .end = 151000};
   EXPECT_THROW(Optimizer(config(1.0), off_the_edge), Error);
 }
 
