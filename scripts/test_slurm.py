@@ -12,7 +12,7 @@ import unittest
 SCRIPT = pathlib.Path(__file__).resolve().parent / "slurm/train.sbatch"
 
 # A run of STEPS steps that saves what it has when USR1 comes: `codes` holds what the slices do,
-# one word each: a code to end with at once, "CODE+N" after N more steps, "signal" to wait for USR1,
+# one word each: a code to end with at once, "CODE+N" after N more steps, "CODE=N" at step N, "signal" to wait for USR1,
 # "kill" to be killed, "early" to end with 76 before there is a folder.
 LAUNCHER = r"""#!/usr/bin/env bash
 echo "$(basename "$0") $*" >>"$FAKE/launches"
@@ -33,6 +33,7 @@ case $word in
     while :; do sleep 0.02; done
     ;;
   kill) kill -KILL $$ ;;
+  *=*) mkdir "$(printf '%s/step-%08d' "$checkpoints" "${word#*=}")"; exit "${word%=*}" ;;
   *+*) save "${word#*+}"; exit "${word%+*}" ;;
   *) exit "$word" ;;
 esac
@@ -107,6 +108,10 @@ class Slurm(unittest.TestCase):
         self.setUp()  # a new checkpoint starts the count again
         self.assertEqual(self.job("75+8", "kill", "76", "76+9", "75", "76", "76", "0"),
                          [75, 137, 76, 76, 75, 76, 93])
+
+    def test_a_damaged_step_that_is_passed_over_hides_no_progress(self):
+        (self.folder / "run/checkpoints/step-00000100").mkdir(parents=True)
+        self.assertEqual(self.job("75=5", "76=10", "75=15", "137=20", "0"), [75, 76, 75, 137, 0])
 
     def test_a_start_that_made_no_folder(self):
         self.environment["GRIST_RUN_DIR"] = str(self.folder / "runs/a")

@@ -37,7 +37,8 @@ BackgroundSave::BackgroundSave(comm::Communicator& world, const std::filesystem:
       folder_(folder, std::move(uuid),
               {.storage = options.storage,
                .block_bytes = options.block_bytes,
-               .communicator = ranks_.get()}),
+               .communicator = ranks_.get(),
+               .damaged = options.damaged}),
       options_(options) {
   const bool elsewhere = std::any_of(slices.begin(), slices.end(),
                                      [](const TensorSlice& s) { return s.device != Device::cpu; });

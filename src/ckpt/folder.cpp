@@ -138,12 +138,15 @@ CheckpointFolder::CheckpointFolder(fs::path folder, std::string uuid,
       uuid_(std::move(uuid)),
       communicator_(options.communicator),
       storage_(options.storage),
-      block_bytes_(options.block_bytes) {
+      block_bytes_(options.block_bytes),
+      damaged_(options.damaged.begin(), options.damaged.end()) {
   GRIST_CHECK(is_plain_file_name(uuid_), "uuid \"{}\"", uuid_);
 }
 
 SavedStep CheckpointFolder::save(const SaveRequest& request) {
-  return StepWriter(*this, request).run();
+  const SavedStep saved = StepWriter(*this, request).run();
+  damaged_.erase(request.step);
+  return saved;
 }
 
 int CheckpointFolder::prune(std::int64_t keep, VerifyDepth depth) {
@@ -162,7 +165,7 @@ int CheckpointFolder::prune_here(std::int64_t keep, VerifyDepth depth) {
   for (const StepInfo& s : list_steps(folder_)) {
     if (good == keep)
       victims.push_back(s.folder);
-    else if (verify_step(s.folder, depth).ok())
+    else if (counts(s, depth))
       ++good;
   }
   std::vector<fs::path> renamed;
@@ -182,6 +185,10 @@ int CheckpointFolder::prune_here(std::int64_t keep, VerifyDepth depth) {
   int removed = 0;
   for (const fs::path& del : renamed) removed += remove_quietly(storage(), del) ? 1 : 0;
   return removed;
+}
+
+bool CheckpointFolder::counts(const StepInfo& step, VerifyDepth depth) const {
+  return !damaged_.contains(step.step) && verify_step(step.folder, depth).ok();
 }
 
 int CheckpointFolder::sweep() {

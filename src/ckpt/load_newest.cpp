@@ -20,6 +20,10 @@ namespace {
        where, count);
 }
 
+void pass_over(const StepInfo& step, const ReadOptions& options) {
+  if (options.passed_over != nullptr) options.passed_over->push_back(step.step);
+}
+
 void warn_passed_over(const StepInfo& step, std::string_view damage) {
   log::warn("checkpoint {} is damaged: {}; trying the step before", step.folder.string(), damage);
 }
@@ -104,6 +108,7 @@ std::optional<CheckpointReader> load_newest(const std::filesystem::path& folder,
       return reader;
     } catch (const DamagedStep& e) {
       warn_passed_over(s, e.damage().str());
+      pass_over(s, options);
     }
   }
   if (!steps.empty()) none_usable(folder.string(), steps.size());
@@ -144,6 +149,7 @@ std::optional<CheckpointReader> load_first_good(comm::Communicator& ranks,
       if (is_root) reader->verify_other_files();
     };
     if (!damaged(ranks, s, open) && !damaged(ranks, s, read)) return reader;
+    pass_over(s, options);
   }
   comm::agree(ranks, [&] {
     none_usable(all_steps.front().folder.parent_path().string(), all_steps.size());

@@ -265,6 +265,32 @@ TEST(Checkpoint, PruneKeepsTheNewestGoodSteps) {
   EXPECT_EQ(folder.prune(9), 0);
 }
 
+TEST(Checkpoint, AStepFoundDamagedDoesNotCountAsKeptUntilItIsSavedAgain) {
+  const TempFolder temp;
+  CheckpointFolder before(temp / "c", kRun);
+  for (const int step : {2, 4}) save_step(before, step);
+  {
+    std::fstream shard(temp / "c/step-00000004/shard-00000-of-00002.safetensors",
+                       std::ios::binary | std::ios::in | std::ios::out);
+    shard.seekp(-1, std::ios::end).put('\xAA');  // the size stays right
+  }
+  State got(-1);
+  std::vector<std::int64_t> damaged;
+  ASSERT_EQ(load_newest(temp / "c", got.destinations(), {.passed_over = &damaged})->step(), 2);
+  EXPECT_EQ(damaged, (std::vector<std::int64_t>{4}));
+
+  CheckpointFolder folder(temp / "c", kRun, {.damaged = damaged});
+  save_step(folder, 3);
+  EXPECT_EQ(folder.prune(1), 1);
+  EXPECT_EQ(steps_in(temp / "c"), (std::vector<std::int64_t>{4, 3}));
+  EXPECT_EQ(loaded_step(temp / "c"), 3);
+  save_step(folder, 4);
+  EXPECT_EQ(folder.prune(1), 1);
+
+  EXPECT_EQ(steps_in(temp / "c"), (std::vector<std::int64_t>{4}));
+  EXPECT_EQ(loaded_step(temp / "c"), 4);
+}
+
 TEST(Checkpoint, SweepRemovesLeftoversButNotWhatALiveProcessHolds) {
   const TempFolder temp;
   CheckpointFolder folder(temp / "c", kRun);

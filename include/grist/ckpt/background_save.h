@@ -38,6 +38,7 @@ struct BackgroundSaveOptions {
   std::uint64_t block_bytes = kCheckpointBlock;  // bytes under one sum
   std::int64_t keep = 0;                         // committed steps kept after each save; 0: all
   bool asynchronous = true;  // false: start() saves before it returns, and no copy is held
+  std::vector<std::int64_t> damaged{};  // steps known to be: not counted (CheckpointOptions)
 };
 
 class BackgroundSave {

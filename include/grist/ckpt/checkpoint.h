@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -69,11 +70,19 @@ struct CheckpointOptions {
   // The ranks that save together; null: this one alone. Must outlive the folder object. Its
   // Activity beats with every block that is written.
   comm::Communicator* communicator = nullptr;
+  // Steps that this process found damaged when it loaded (ReadOptions::passed_over). Their sizes
+  // may be right, so prune() would count them; until they are saved again it does not.
+  std::vector<std::int64_t> damaged{};
 };
 
 // How far verify and prune look: `sizes` reads the manifest and asks for file sizes, `blocks` reads
 // every byte.
 enum class VerifyDepth : std::uint8_t { sizes, blocks };
+
+struct StepInfo {
+  std::int64_t step = 0;
+  std::filesystem::path folder{};
+};
 
 // The checkpoints folder of one run, as its writer sees it. One object a rank; with several ranks
 // every function that writes is collective, and returns the same or throws the same comm::Agreed on
@@ -91,8 +100,8 @@ class CheckpointFolder {
   SavedStep save(const SaveRequest& request);
 
   // Removes all but the newest `keep` steps that verify to `depth` (0 keeps all). Steps that do not
-  // verify are not counted, and stay when they are newer than the oldest kept one. Failures are
-  // warnings. Returns the number removed.
+  // verify or are known to be damaged are not counted, and stay when they are newer than the oldest
+  // kept one. Failures are warnings. Returns the number removed.
   int prune(std::int64_t keep, VerifyDepth depth = VerifyDepth::sizes);
 
   // Removes what killed saves and prunes left (.tmp-*, .del, .old), unless a live process holds it,
@@ -107,6 +116,7 @@ class CheckpointFolder {
   Storage& storage() { return storage_ == nullptr ? disk_ : *storage_; }
   comm::Communicator& ranks() { return communicator_ == nullptr ? *alone_ : *communicator_; }
   int prune_here(std::int64_t keep, VerifyDepth depth);
+  bool counts(const StepInfo& step, VerifyDepth depth) const;
   int sweep_here();
 
   std::filesystem::path folder_;
@@ -116,15 +126,12 @@ class CheckpointFolder {
   DiskStorage disk_;
   Storage* storage_;  // null: disk_
   std::uint64_t block_bytes_;
+  std::set<std::int64_t> damaged_;
   std::int64_t attempt_ = 0;  // part of the names aside; never used twice
 };
 
 // ---- finding ---------------------------------------------------------------------------------
 
-struct StepInfo {
-  std::int64_t step = 0;
-  std::filesystem::path folder{};
-};
 // Committed steps, newest first; empty when there are none or no folder. Nothing is verified.
 std::vector<StepInfo> list_steps(const std::filesystem::path& folder);
 
@@ -164,6 +171,8 @@ struct ReadOptions {
   std::vector<std::string> ignore_prefixes{};
   bool touched_blocks_only = false;    // read and check only the blocks that hold what is asked for
   comm::Activity* activity = nullptr;  // beats with every block that is read
+  // load_newest and load_first_good add the steps that they found damaged, on every rank the same.
+  std::vector<std::int64_t>* passed_over = nullptr;
 };
 
 // One step, opened: its manifest has been checked and all files have their sizes. Damage throws
@@ -212,7 +221,7 @@ std::optional<CheckpointReader> load_newest(comm::Communicator& ranks,
                                             const std::filesystem::path& folder,
                                             std::span<const TensorDestination> wanted,
                                             const ReadOptions& options = {});
-// The first good one of `steps`, which must be the same on all ranks.
+// The first good one of rank 0's `steps`.
 std::optional<CheckpointReader> load_first_good(comm::Communicator& ranks,
                                                 std::span<const StepInfo> steps,
                                                 std::span<const TensorDestination> wanted,
