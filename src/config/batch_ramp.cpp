@@ -14,9 +14,9 @@ struct Stage {
   std::int64_t steps;  // at this batch size
 };
 
-// The ramp as stages of constant size; the last one never ends.
-template <class Visit> void for_each_stage(const TrainConfig& train, const Visit& visit) {
-  std::int64_t consumed = 0;
+// The ramp after `consumed` samples as stages of constant size; the last one never ends.
+template <class Visit>
+void for_each_stage(const TrainConfig& train, std::int64_t consumed, const Visit& visit) {
   while (true) {
     const std::int64_t batch = global_batch_size_at(train, consumed);
     if (batch == train.global_batch_size) {
@@ -47,10 +47,13 @@ std::int64_t global_batch_size_at(const TrainConfig& train, std::int64_t consume
   return start + consumed_samples * increments / samples * increment;
 }
 
-std::int64_t iterations_for_tokens(const TrainConfig& train, std::int64_t seq_length) {
-  std::int64_t left = (train.train_tokens + seq_length - 1) / seq_length;  // samples
-  std::int64_t iters = 0;
-  for_each_stage(train, [&](Stage stage) {
+std::int64_t iterations_for_tokens(const TrainConfig& train, std::int64_t seq_length,
+                                   const Consumed& done) {
+  const std::int64_t tokens = std::max<std::int64_t>(train.train_tokens - done.tokens, 0);
+  std::int64_t left = (tokens + seq_length - 1) / seq_length;  // samples
+  std::int64_t iters = done.steps;
+  if (left == 0) return iters;
+  for_each_stage(train, done.samples, [&](Stage stage) {
     const std::int64_t steps = std::min(stage.steps, (left + stage.batch - 1) / stage.batch);
     iters += steps;
     left -= std::min(left, steps * stage.batch);
@@ -59,15 +62,26 @@ std::int64_t iterations_for_tokens(const TrainConfig& train, std::int64_t seq_le
   return iters;
 }
 
-std::int64_t samples_after(const TrainConfig& train, std::int64_t iters) {
-  std::int64_t samples = 0;
-  for_each_stage(train, [&](Stage stage) {
-    const std::int64_t steps = std::min(stage.steps, iters);
+std::int64_t samples_after(const TrainConfig& train, std::int64_t iters, const Consumed& done) {
+  std::int64_t samples = done.samples;
+  std::int64_t left = std::max<std::int64_t>(iters - done.steps, 0);
+  for_each_stage(train, done.samples, [&](Stage stage) {
+    const std::int64_t steps = std::min(stage.steps, left);
     samples += steps * stage.batch;
-    iters -= steps;
-    return iters > 0;
+    left -= steps;
+    return left > 0;
   });
   return samples;
+}
+
+std::vector<std::int64_t> batch_sizes_from(const TrainConfig& train,
+                                           std::int64_t consumed_samples) {
+  std::vector<std::int64_t> sizes;
+  for_each_stage(train, consumed_samples, [&](Stage stage) {
+    sizes.push_back(stage.batch);
+    return true;
+  });
+  return sizes;
 }
 
 std::string ramp_problem(const TrainConfig& train) {

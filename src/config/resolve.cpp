@@ -287,6 +287,11 @@ void check_training(Resolver& r) {
   check_experts_are_used(r);
   check_rows(r);
   check_parallel(r);
+  const CheckpointConfig& checkpoint = r.config().checkpoint;
+  if (checkpoint.resume == ResumeMode::never && checkpoint.resume_step > 0 &&
+      r.usable({"checkpoint.resume", "checkpoint.resume_step"}))
+    r.problem("checkpoint.resume_step", "{} has no effect with resume never",
+              checkpoint.resume_step);
   const InitConfig& init = r.config().init;
   if (init.from.empty() && init.optimizer != InitOptimizer::keep &&
       r.usable({"init.optimizer", "init.from"}))

@@ -29,6 +29,17 @@ std::vector<double> weights_of(const DataConfig& data) {
   return weights;
 }
 
+// As a validation set is: steps on it would move weights by weight decay alone.
+void check_targets(const TokenFile& file, bool mask_documents) {
+  if (!mask_documents) return;  // one stream without end
+  for (std::int64_t d = 0; d < file.num_documents(); ++d)
+    if (file.document_end(d) - file.document_begin(d) > 1) return;
+  fail(ExitCode::bad_data,
+       "{}.bin: {} tokens in {} documents leave nothing to predict; use documents of two tokens or "
+       "more, or data.mask_documents: false",
+       file.prefix(), file.num_tokens(), file.num_documents());
+}
+
 void check_sizes(std::int64_t seq_length, std::int64_t vocab_size) {
   if (seq_length <= 0 || seq_length > (std::int64_t{1} << 30))
     fail(ExitCode::config, "data.seq_length = {}: must be 1 to 2^30", seq_length);
@@ -62,6 +73,7 @@ SampleStream::SampleStream(const DataConfig& data, std::int64_t seed, std::int64
                   .fingerprint = {},
                   .weight = config.weight,
                   .tokens = TokenStream(config.path, TokenStream::Order::drawn)};
+    check_targets(source.tokens.file(), data.mask_documents);
     source.fingerprint = source.tokens.file().fingerprint();
     source.tokens.draw_with(
         static_cast<std::uint64_t>(seed),

@@ -1,5 +1,7 @@
 #include "grist/parallel/layout.h"
 
+#include <span>
+
 #include "grist/comm/device.h"
 #include "grist/config/batch_ramp.h"
 #include "grist/core/check.h"
@@ -67,24 +69,13 @@ Groups make_groups(comm::Communicator& world, const Layout& layout, const Contex
 
 namespace {
 
-// Every batch size of the ramp, the last one included.
-std::vector<std::int64_t> batch_sizes(const TrainConfig& t) {
-  std::vector<std::int64_t> sizes;
-  if (!t.rampup_batch_size.empty())
-    for (std::int64_t size = t.rampup_batch_size[0]; size < t.global_batch_size;
-         size += t.rampup_batch_size[1])
-      sizes.push_back(size);
-  sizes.push_back(t.global_batch_size);
-  return sizes;
-}
-
 bool power_of_two(std::int64_t n) {
   return n > 0 && (n & (n - 1)) == 0;
 }
 
-void check_batches(const Config& c, std::int64_t parts, const char* what,
-                   std::vector<std::string>& problems) {
-  for (const std::int64_t size : batch_sizes(c.train)) {
+void check_batches(const Config& c, std::span<const std::int64_t> sizes, std::int64_t parts,
+                   const char* what, std::vector<std::string>& problems) {
+  for (const std::int64_t size : sizes) {
     if (size % (c.train.micro_batch_size * parts) == 0) continue;
     const bool last = size == c.train.global_batch_size;
     problems.push_back(
@@ -111,7 +102,8 @@ std::vector<std::string> layout_problems(const Config& config, std::int64_t worl
   if (ep > 1 && experts == 0)
     problems.push_back(
         fmt::format("parallel.expert_model_parallel_size: {}, but the model has no experts", ep));
-  check_batches(config, world, "ranks", problems);
+  const std::int64_t batch[] = {config.train.global_batch_size};
+  check_batches(config, batch, world, "ranks", problems);
   if (p.deterministic != Deterministic::elastic) return problems;
   if (!power_of_two(world) || p.elastic_lanes % world != 0)
     problems.push_back(
@@ -119,7 +111,17 @@ std::vector<std::string> layout_problems(const Config& config, std::int64_t worl
                     "two and divides "
                     "elastic_lanes {}; there are {}",
                     p.elastic_lanes, world));
-  check_batches(config, p.elastic_lanes, "elastic_lanes", problems);
+  check_batches(config, batch, p.elastic_lanes, "elastic_lanes", problems);
+  return problems;
+}
+
+std::vector<std::string> ramp_problems(const Config& config, std::int64_t world,
+                                       std::int64_t consumed_samples) {
+  std::vector<std::string> problems;
+  const std::vector<std::int64_t> sizes = batch_sizes_from(config.train, consumed_samples);
+  check_batches(config, sizes, world, "ranks", problems);
+  if (config.parallel.deterministic == Deterministic::elastic)
+    check_batches(config, sizes, config.parallel.elastic_lanes, "elastic_lanes", problems);
   return problems;
 }
 

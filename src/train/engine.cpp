@@ -119,12 +119,13 @@ std::optional<StepOutcome> Engine::step(std::span<const Batch> batches, double l
   const auto count = static_cast<std::int64_t>(batches.size());
   std::int64_t targets = 0;
   for (const Batch& b : batches) targets += b.num_targets;
-  targets = std::max<std::int64_t>(comm::all_reduce_sum(groups_.world.host(), targets), 1);
+  targets = comm::all_reduce_sum(groups_.world.host(), targets);
+  const std::int64_t divisor = std::max<std::int64_t>(targets, 1);
 
   statistics_ = {};
   const std::int64_t lanes = optimizer_->lanes(), lane_length = count / lanes;
   GRIST_CHECK(count > 0 && count % lanes == 0, "{} micro-batches in {} lanes", count, lanes);
-  nn::StepScale scale{.loss_scale = 1.0F / static_cast<float>(targets),
+  nn::StepScale scale{.loss_scale = 1.0F / static_cast<float>(divisor),
                       .micro_batch_weight = 1.0F / static_cast<float>(count * layout_.world())};
   optimizer_->begin_step();
   make_room(batches.size());
@@ -145,7 +146,8 @@ std::optional<StepOutcome> Engine::step(std::span<const Batch> batches, double l
   activity.enter("update");
   add_up(gather_rows(groups_.world.host(), values));
 
-  StepOutcome out{.loss = statistics_.loss_sum / static_cast<double>(targets), .lr = lr};
+  StepOutcome out{
+      .loss = statistics_.loss_sum / static_cast<double>(divisor), .lr = lr, .targets = targets};
   out.total = out.loss;
   for (const nn::LossTerm& term : nn::loss_terms(config_.model, statistics_))
     out.total += term.value;

@@ -28,6 +28,7 @@ struct StepOutcome {
   double total = 0;  // with the auxiliary losses
   double grad_norm = 0;
   double lr = 0;
+  std::int64_t targets = 0;  // of all ranks
   bool applied = false;
   // This rank's own time, waiting for others not counted: forward and backward; update.
   std::array<double, 2> compute_seconds = {};

@@ -10,10 +10,9 @@ namespace grist::train {
 
 namespace {
 
-void refuse_impossible_layout(const Config& config, std::int64_t ranks) {
+void refuse(const std::vector<std::string>& problems) {
   std::string lines;
-  for (const std::string& problem : parallel::layout_problems(config, ranks))
-    lines += (lines.empty() ? "" : "\n") + problem;
+  for (const std::string& problem : problems) lines += (lines.empty() ? "" : "\n") + problem;
   if (!lines.empty()) throw Error(ExitCode::config, lines);
 }
 
@@ -29,6 +28,11 @@ void refuse_difference(const Config& leaders, const Config& own) {
 
 }  // namespace
 
+void refuse_impossible_batches(const Config& config, std::int64_t ranks,
+                               std::int64_t consumed_samples) {
+  refuse(parallel::ramp_problems(config, ranks, consumed_samples));
+}
+
 Job::Job() : launch_(comm::connect()) {
   log::set_rank(launch_.world->rank());
 }
@@ -43,7 +47,7 @@ LoadedConfig Job::load(const std::function<LoadedConfig()>& load_here) {
   LoadedConfig loaded;
   comm::agree(world(), [&] {
     loaded = load_here();
-    refuse_impossible_layout(loaded.config, world().size());
+    refuse(parallel::layout_problems(loaded.config, world().size()));
   });
   if (world().size() == 1) return loaded;
   const std::string leaders = comm::broadcast(world(), to_yaml(loaded), 0);

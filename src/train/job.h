@@ -10,6 +10,10 @@
 
 namespace grist::train {
 
+// Error{config} when a batch of the steps still to come cannot be shared by so many ranks.
+void refuse_impossible_batches(const Config& config, std::int64_t ranks,
+                               std::int64_t consumed_samples);
+
 class Job {
  public:
   Job();  // connects the ranks; from then on only rank 0 speaks

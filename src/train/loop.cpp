@@ -74,7 +74,7 @@ std::optional<ExitCode> Run::stop_requested() {
 }
 
 std::int64_t Run::last_step() const {
-  const std::int64_t all = config().train.train_iters;
+  const std::int64_t all = length_.train_iters;
   return options_.stop_after > 0 ? std::min(options_.stop_after, all) : all;
 }
 
@@ -106,12 +106,17 @@ void Run::step() {
   const std::int64_t number = counters_.step + 1;
   world_.activity().step = number;
   const std::int64_t samples = global_batch_size_at(config().train, counters_.samples);
-  const double lr = learning_rate(config().optim, number, config().train.train_iters);
+  const double lr = learning_rate(length_.schedule, number, length_.train_iters);
   const std::vector<Batch>& batches = own_batches();
   const std::optional<StepOutcome> outcome =
       engine_->step(batches, lr, [&] { return agreed_signal() != 0; });
   if (!outcome) return;  // nothing has changed yet; the resumed run takes this step
   watch_stragglers(outcome->compute_seconds);
+  if (outcome->targets == 0)
+    log::warn(
+        "step {}: none of its {} samples has a token to predict; only balancing losses and weight "
+        "decay moved weights",
+        number, samples);
 
   unsaved_ = true;
   counters_.step = number;
@@ -169,7 +174,7 @@ void Run::log_step(const StepOutcome& outcome) {
   r.lr = outcome.lr;
   r.skipped = counters_.skipped;
   r.layers = record::layer_records(statistics, config().model.moe.num_experts_per_tok);
-  pace_.fill(r, config().train.train_iters, Clock::now());
+  pace_.fill(r, length_.train_iters, Clock::now());
   tell(r);
 }
 
@@ -231,6 +236,8 @@ void Run::save() {
   request.layout = layout_json(engine_->layout());
   request.state.set("counters", to_json(counters_));
   request.state.set("data", samples_->fingerprints());
+  if (config().checkpoint.resume_step > 0)
+    request.state.set("resume_step", config().checkpoint.resume_step);
   if (tokenizer_) request.state.set("tokenizer", tokenizer_hash(*tokenizer_));
   if (!parent_.is_null()) request.state.set("parent", parent_);
   request.shards = {checkpoint_slices(*engine_)};

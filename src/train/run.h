@@ -20,6 +20,7 @@
 #include "grist/train/trainer.h"
 #include "grist/watch/straggler.h"
 #include "job.h"
+#include "length.h"
 #include "training_state.h"
 #include "vocabulary.h"
 
@@ -40,6 +41,7 @@ class Run {
 
   // start.cpp
   void start_or_resume();
+  void plan_length();
   bool resume();
   void refuse_missing_steps() const;
   void start_from_parent();
@@ -95,6 +97,8 @@ class Run {
   record::Pace pace_{0};
   Json parent_;  // of continued pretraining: path, uuid, step; null otherwise
   Counters counters_;
+  Length length_;
+  std::vector<std::int64_t> damaged_steps_;  // found so when this process loaded
   std::int64_t saved_step_ = -1;
   std::int64_t started_step_ = 0;  // step at which this process began
   bool unsaved_ = true;            // something has happened since the last save or load

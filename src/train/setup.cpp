@@ -16,6 +16,10 @@ namespace grist::train {
 
 namespace {
 
+// Muennighoff et al. 2023 (arXiv 2305.16264): four epochs are worth about as much as new data,
+// beyond sixteen next to nothing.
+constexpr int kManyEpochs = 16;
+
 // Resident memory of this process, bytes.
 std::size_t resident_bytes() {
   std::ifstream status("/proc/self/status");
@@ -66,6 +70,7 @@ ExitCode Run::execute() {
   if (options_.dry_run) {
     open_checkpoints(new_uuid());  // its copy of the state belongs to the memory
     engine_->initialize();
+    plan_length();
     warm_up();
     log::info("{}", to_yaml(loaded_));
     print_plan();
@@ -78,9 +83,8 @@ ExitCode Run::execute() {
   }
   start_or_resume();
   started_step_ = counters_.step;
-  if (counters_.step >= config().train.train_iters && !validation_due()) {
-    log::info("{}: all {} steps are done; raise train.train_iters to go on",
-              folder_->path().string(), config().train.train_iters);
+  if (counters_.step >= length_.train_iters && !validation_due()) {
+    log::info("{}: {}", folder_->path().string(), nothing_left(config(), counters_));
     return ExitCode::ok;
   }
   warm_up();
@@ -174,8 +178,13 @@ void Run::print_plan() const {
       millions(count.total), millions(count.active), millions(count.active_non_embedding),
       c.model.num_hidden_layers, c.model.hidden_size, ffn);
   for (std::int64_t s = 0; s < samples_->num_sources(); ++s) {
-    log::info("data: {}: {:.2f}M tokens an epoch", c.data.train[static_cast<std::size_t>(s)].path,
-              static_cast<double>(samples_->num_tokens(s)) / 1e6);
+    const std::string& path = c.data.train[static_cast<std::size_t>(s)].path;
+    const double epochs = samples_->epochs(s, length_.samples);
+    log::info("data: {}: {:.2f}M tokens an epoch, {:.2f} epochs in {} steps", path,
+              static_cast<double>(samples_->num_tokens(s)) / 1e6, epochs, length_.train_iters);
+    if (epochs > kManyEpochs)
+      log::warn("{}: the run reads it {:.0f} times; beyond {} a repetition teaches little", path,
+                epochs, kManyEpochs);
   }
   log::info(
       "step: {} sequences of {} tokens in micro-batches of {}; {:.3g} GFLOP a token forward and "

@@ -1,6 +1,7 @@
 // Where a run begins: at step 0, at its own newest good checkpoint, or from another run's weights.
 // What files say is read and decided by rank 0 and told to the others.
 #include "alive.h"
+#include "chosen_step.h"
 #include "grist/comm/collectives.h"
 #include "grist/config/compare.h"
 #include "grist/core/check.h"
@@ -10,40 +11,31 @@
 
 namespace grist::train {
 
-namespace {
-
-// What rank 0 sees at `path`.
-std::vector<StepInfo> steps_of(const std::string& path, comm::Communicator& world) {
-  std::string text;
-  comm::agree(world, [&] {
-    if (world.rank() != 0) return;
-    for (const StepInfo& s : resolve_steps(path))
-      text += fmt::format("{} {}\n", s.step, s.folder.string());
-  });
-  text = comm::broadcast(world, text, 0);
-  std::vector<StepInfo> steps;
-  for (std::size_t at = 0; at < text.size();) {
-    const std::size_t space = text.find(' ', at), end = text.find('\n', at);
-    steps.push_back({.step = std::stoll(text.substr(at, space - at)),
-                     .folder = text.substr(space + 1, end - space - 1)});
-    at = end + 1;
-  }
-  return steps;
-}
-
-}  // namespace
-
 // Everything that the next step needs, in memory; nothing is written yet.
 void Run::start_or_resume() {
   leader_does([&] { folder_->lock(); });
-  if (resume()) return;
-  open_checkpoints(new_uuid());
-  if (config().init.from.empty()) {
-    engine_->initialize();
-    log::info("starting at step 0 in {}", folder_->path().string());
-  } else {
-    start_from_parent();
+  if (!resume()) {
+    open_checkpoints(new_uuid());
+    if (config().init.from.empty()) {
+      engine_->initialize();
+      log::info("starting at step 0 in {}", folder_->path().string());
+    } else {
+      start_from_parent();
+    }
   }
+  plan_length();
+}
+
+// Once it is known what is consumed: how many steps are to come, and whether so many ranks can
+// share them.
+void Run::plan_length() {
+  comm::agree(world_, [&] {
+    refuse_impossible_batches(config(), world_.size(), counters_.samples);
+    length_ = run_length(loaded_, counters_);
+  });
+  if (length_.train_iters != config().train.train_iters)
+    log::info("train.train_tokens {}: {} are consumed, so the run ends at step {}",
+              config().train.train_tokens, counters_.tokens, length_.train_iters);
 }
 
 // A run has one name, drawn by rank 0.
@@ -52,7 +44,8 @@ void Run::open_checkpoints(const std::string& uuid) {
   const Alive alive(world_.activity());
   saver_.emplace(world_, folder_->checkpoints(), name, checkpoint_slices(*engine_),
                  BackgroundSaveOptions{.keep = config().checkpoint.keep,
-                                       .asynchronous = config().checkpoint.async_save},
+                                       .asynchronous = config().checkpoint.async_save,
+                                       .damaged = damaged_steps_},
                  &ledger_);
 }
 
@@ -67,7 +60,7 @@ void Run::open_folder() {
            folder_->path().string());
     folder_->write_config(yaml);
     recorder_.emplace(*folder_, record::RecorderOptions{.metrics_bytes = counters_.metrics_bytes,
-                                                        .train_iters = config().train.train_iters,
+                                                        .train_iters = length_.train_iters,
                                                         .tensorboard = config().log.tensorboard});
   });
 }
@@ -102,7 +95,10 @@ bool Run::resume() {
   });
   if (never) return false;
   StateLoad state(*engine_, true);
-  const std::optional<CheckpointReader> step = load_newest(world_, folder, state.destinations());
+  const ReadOptions options{.passed_over = &damaged_steps_};
+  const ChosenSteps chosen = choose_steps(world_, folder, config().checkpoint.resume_step);
+  const std::optional<CheckpointReader> step =
+      load_first_good(world_, chosen.candidates, state.destinations(), options);
   if (!step) {
     leader_does([&] { refuse_missing_steps(); });
     return false;
@@ -117,6 +113,7 @@ bool Run::resume() {
   if (const Json* parent = step->state().find("parent")) parent_ = *parent;
   saved_step_ = counters_.step;
   unsaved_ = false;
+  leader_does([&] { set_aside(folder, chosen.set_aside, counters_.step); });
   open_checkpoints(step->manifest().uuid);
   log::info("resuming at step {} from {}{}", counters_.step, step->path().string(),
             other_layout(*step));
@@ -145,7 +142,8 @@ std::string Run::other_layout(const CheckpointReader& step) const {
 
 void Run::start_from_parent() {
   const bool keep = config().init.optimizer == InitOptimizer::keep;
-  const std::vector<StepInfo> steps = steps_of(config().init.from, world_);
+  std::vector<StepInfo> steps;  // rank 0's count
+  leader_does([&] { steps = resolve_steps(config().init.from); });
   StateLoad state(*engine_, keep);
   const std::optional<CheckpointReader> step = load_first_good(
       world_, steps, state.destinations(),

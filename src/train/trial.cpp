@@ -12,6 +12,7 @@
 #include "grist/core/device.h"
 #include "grist/core/stop.h"
 #include "grist/optim/schedule.h"
+#include "job.h"
 
 namespace grist::train {
 
@@ -137,6 +138,7 @@ class Trial {
 
 TrialResult run_trial(const Config& config, comm::Communicator& world, const ReadSamples& samples,
                       std::int64_t steps) {
+  comm::agree(world, [&] { refuse_impossible_batches(config, world.size(), 0); });
   return Trial(config, world, samples).run(steps);
 }
 

@@ -75,10 +75,12 @@ class ResumeTrial {
     c.checkpoint.save_interval = steps / 2;
     c.checkpoint.keep = 0;
     c.checkpoint.resume = ResumeMode::auto_;
+    c.checkpoint.resume_step = 0;
     c.checkpoint.on_error = OnSaveError::stop;
     c.log.interval = 1;
     c.log.tensorboard = false;
     c.train.train_iters = std::max(c.train.train_iters, steps);
+    c.train.train_tokens = 0;  // the steps decide
   }
 
   ExitCode run() {

@@ -43,6 +43,51 @@ TEST_F(BadState, DamagedNewestStepFallsBackLoudly) {
   EXPECT_EQ(world().run({"checkpoint", "verify", "part"}).code, 0);
 }
 
+TEST_F(BadState, ADamagedStepNeverPushesAGoodOneOut) {
+  flip_byte(shard_of(part_, 20), 60000);
+
+  const Arguments to_18 = {"checkpoint.keep=1", "train.train_iters=18", "optim.lr_decay_iters=24"};
+  ASSERT_EQ(world().train("part", to_18).code, 0);
+
+  EXPECT_EQ(saved_steps(part_), (std::vector<int>{18, 20}));
+  const Outcome again = world().train("part", {"checkpoint.keep=1"});
+  EXPECT_EQ(again.code, 0) << again;
+  EXPECT_NE(again.out.find("resuming at step 18"), std::string::npos) << again;
+  EXPECT_EQ(saved_steps(part_), (std::vector<int>{24}));
+  EXPECT_TRUE(tensors(step_folder(part_, 24)) == tensors(step_folder(world() / "whole", 24)));
+}
+
+TEST_F(BadState, AChosenStepIsGoneBackToAndNothingIsLost) {
+  const Arguments stopped = {"checkpoint.resume_step=16", "train.train_iters=18",
+                             "optim.lr_decay_iters=24"};
+  const Outcome back = world().train("part", stopped);
+
+  ASSERT_EQ(back.code, 0) << back;
+  EXPECT_NE(back.out.find("resuming at step 16"), std::string::npos) << back;
+  EXPECT_NE(back.out.find("steps 20 are set aside in part/checkpoints/aside-1"), std::string::npos)
+      << back;
+  EXPECT_EQ(saved_steps(part_), (std::vector<int>{16, 18}));
+  EXPECT_EQ(world().run({"checkpoint", "verify", "part/checkpoints/aside-1"}).code, 0);
+
+  // The same command does not go back again: what it saved came of step 16.
+  const Outcome on = world().train("part", {"checkpoint.resume_step=16"});
+  EXPECT_NE(on.out.find("resuming at step 18"), std::string::npos) << on;
+  EXPECT_EQ(on.code, 0) << on;
+  EXPECT_TRUE(tensors(step_folder(part_, 24)) == tensors(step_folder(world() / "whole", 24)));
+}
+
+TEST_F(BadState, AChosenStepMustBeThere) {
+  const std::vector<std::string> before = tree(part_);
+  expect_refusal(world().train("part", {"checkpoint.resume_step=17"}), 66,
+                 {"part/checkpoints", "no step 17", "16, 20"});
+  expect_refusal(world().train("fresh", {"checkpoint.resume_step=17"}), 66, {"there are none"});
+  expect_refusal(world().train("part", {"checkpoint.resume_step=16", "checkpoint.resume=never"}),
+                 78, {"no effect with resume never"});
+  flip_byte(shard_of(part_, 16), 60000);
+  EXPECT_EQ(world().train("part", {"checkpoint.resume_step=16"}).code, 65);
+  EXPECT_EQ(tree(part_), before);
+}
+
 TEST_F(BadState, GenerateTakesTheStepBefore) {
   // In the weights of the model, so that it is among what generation reads.
   const SafetensorsReader shard(shard_of(part_, 20));

@@ -90,6 +90,10 @@ TEST(Commands, PathFromTextToRunFolder) {
   const Outcome again = world().train("path");
   EXPECT_EQ(again.code, 0);
   EXPECT_NE(again.out.find("all 24 steps are done"), std::string::npos) << again;
+  const Outcome fewer = world().train("path", {"train.train_iters=12"});
+  EXPECT_EQ(fewer.code, 0);
+  EXPECT_NE(fewer.out.find("has done 24 steps, more than train.train_iters 12"), std::string::npos)
+      << fewer;
   EXPECT_EQ(world().run({"train", "path/config.yaml"}).code, 0);
   EXPECT_EQ(tree(run), before);
   EXPECT_EQ(read_text(run / "metrics.jsonl"), metrics);

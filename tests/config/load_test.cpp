@@ -228,5 +228,23 @@ TEST(BatchRamp, CountsStepsAsAStepByStepSumDoes) {
   }
 }
 
+TEST(BatchRamp, CountsOnFromWhatIsConsumed) {
+  TrainConfig t;
+  t.micro_batch_size = 1;
+  t.global_batch_size = 8;
+  t.rampup_batch_size = {2, 2, 30};
+  for (std::int64_t behind = 0; behind < 40; behind += 3) {
+    const Consumed done{.steps = 7, .samples = behind, .tokens = behind * 16};
+    std::int64_t consumed = behind, steps = 7;
+    for (; consumed < 90; ++steps) consumed += global_batch_size_at(t, consumed);
+    t.train_tokens = 90 * 16;
+
+    EXPECT_EQ(iterations_for_tokens(t, 16, done), steps) << behind;
+    EXPECT_EQ(samples_after(t, steps, done), consumed) << behind;
+  }
+  EXPECT_EQ(batch_sizes_from(t, 0), (std::vector<std::int64_t>{2, 4, 6, 8}));
+  EXPECT_EQ(batch_sizes_from(t, 20), (std::vector<std::int64_t>{6, 8}));
+}
+
 }  // namespace
 }  // namespace grist

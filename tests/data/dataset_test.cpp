@@ -278,6 +278,20 @@ TEST(SampleStream, RefusesASourceWithoutTokens) {
                      [&] { SampleStream(config({source(dir / "b")}, 4), 1, 64); }));
 }
 
+TEST(SampleStream, NeedsSomethingToPredict) {
+  const TempDir dir;
+  test::write_tokens(dir / "ones", {{1}, {2}, {}}, kVocab);
+  test::write_tokens(dir / "two", {{1}, {2, 3}}, kVocab);
+  DataConfig whole = config({source(dir / "ones")}, 4);
+  whole.mask_documents = false;
+
+  EXPECT_TRUE(throws(ExitCode::bad_data, "ones.bin: 2 tokens in 3 documents leave nothing", [&] {
+    SampleStream(config({source(dir / "two"), source(dir / "ones")}, 4), 1, kVocab);
+  }));
+  EXPECT_NO_THROW(SampleStream(config({source(dir / "two")}, 4), 1, kVocab));
+  EXPECT_NO_THROW(SampleStream(whole, 1, kVocab));
+}
+
 // ---- fingerprints ----------------------------------------------------------------------------
 
 TEST(SampleStream, FingerprintsHoldTheOrder) {

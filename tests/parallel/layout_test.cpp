@@ -62,9 +62,11 @@ TEST(Layout, EveryProblemNamesItsNumbers) {
       "ranks");
   Config ramp = config_for(1, 16);
   ramp.train.rampup_batch_size = {4, 4, 100};
-  EXPECT_EQ(first(ramp, 4),
-            "train.rampup_batch_size: 4 sequences are not a multiple of micro_batch_size 2 times 4 "
-            "ranks");
+  EXPECT_EQ(ramp_problems(ramp, 4, 0),
+            (std::vector<std::string>{"train.rampup_batch_size: 4 sequences are not a multiple of "
+                                      "micro_batch_size 2 times 4 ranks"}));
+  ramp.train.rampup_batch_size = {4, 12, 100};
+  EXPECT_TRUE(ramp_problems(ramp, 4, 100).empty()) << "that step is behind";
   Config elastic = config_for(1, 48);
   elastic.parallel.deterministic = Deterministic::elastic;
   EXPECT_EQ(layout_problems(elastic, 3).size(), 1U);

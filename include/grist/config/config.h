@@ -255,12 +255,14 @@ struct CheckpointConfig {
   std::int64_t save_interval = 0;  // steps; 0: only at the end
   std::int64_t keep = 3;           // newest committed steps kept; 0: all
   ResumeMode resume = ResumeMode::auto_;
-  bool async_save = true;                         // write while training goes on
+  std::int64_t resume_step = 0;  // go on from this step; 0: from the newest good one
+  bool async_save = true;        // write while training goes on
   OnSaveError on_error = OnSaveError::continue_;  // after a save that failed
   template <class V> void fields(V& v) {
     v("save_interval", save_interval, Range{0, kBillion});
     v("keep", keep, Range{0, kBillion});
     v("resume", resume);
+    v("resume_step", resume_step, Range{0, kBillion});
     v("async_save", async_save);
     v("on_error", on_error);
   }

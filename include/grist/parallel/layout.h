@@ -78,5 +78,8 @@ Groups make_groups(comm::Communicator& world, const Layout& layout, const Contex
 
 // What makes `config` impossible on so many ranks: one line each, with the key and the numbers.
 std::vector<std::string> layout_problems(const Config& config, std::int64_t world);
+// The same of the batch sizes still to come once so many samples are consumed.
+std::vector<std::string> ramp_problems(const Config& config, std::int64_t world,
+                                       std::int64_t consumed_samples);
 
 }  // namespace grist::parallel
