@@ -42,7 +42,8 @@ class Cutter {
   virtual ~Cutter() = default;
   // Cuts text[from, size) from the left and writes where the pieces end, as many as fit. The last
   // end written is where the next call goes on; every byte belongs to a piece. `text` is valid
-  // UTF-8 and shorter than 2 GiB. Needs room for two ends.
+  // UTF-8 and shorter than 2 GiB. A text is begun at 0, and stays as it is until it is cut. Needs
+  // room for two ends.
   virtual std::size_t cut(std::string_view text, std::size_t from, std::span<std::uint32_t> ends,
                           MatchState& state) const = 0;
 };
@@ -50,10 +51,11 @@ class Cutter {
 // The patterns above by hand; null for any other. `classes` must outlive the cutter.
 std::unique_ptr<const Cutter> make_scanner(std::string_view pattern,
                                            const unicode::Classes& classes);
-// Any pattern, on PCRE2 with JIT: matches and what lies between them are pieces. Classes such as
-// \p{Lu} are those of the Unicode version that the system's PCRE2 knows. Throws
-// Error{bad_data} "<where>: ..." for a pattern that PCRE2 refuses or that it would read otherwise
-// than the engine of PyPI tokenizers does.
+// Any pattern, on PCRE2 with JIT: matches and what lies between them are pieces. What a character
+// is
+// (\p{Lu}, \s, its other case) is said by grist's own tables, which are those of PyPI tokenizers
+// (pattern.h). Throws Error{bad_data} "<where>: ..." for a pattern that is none, or that would not
+// be read as that library reads it.
 std::unique_ptr<const Cutter> make_regex_cutter(std::string_view pattern, std::string_view where);
 // `text` with every character that means something in a pattern escaped.
 std::string escape_pattern(std::string_view text);

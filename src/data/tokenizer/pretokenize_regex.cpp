@@ -1,18 +1,16 @@
-// Any other pattern: PCRE2 with JIT. PyPI tokenizers runs Oniguruma with Ruby's syntax; where the
-// two read the same text differently the pattern is rewritten (\s) or refused.
+// Any other pattern: PCRE2 with JIT, on bytes. pattern.cpp has made one byte of every character, so
+// PCRE2 sees no Unicode.
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
 #include "grist/core/check.h"
+#include "pattern.h"
 #include "pretokenize.h"
 
 namespace grist {
 
 namespace {
 
-// PCRE2's \s has U+180E, Oniguruma's has not.
-constexpr std::string_view kSpaceSet = R"(\x{9}-\x{d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a})"
-                                       R"(\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
 constexpr std::size_t kJitStackBytes = 8U << 20U;
 
 struct Free {
@@ -31,57 +29,46 @@ std::string error_text(int code) {
   return reinterpret_cast<const char*>(buffer);
 }
 
-std::string translate(std::string_view pattern, std::string_view where) {
-  const auto refuse = [&](std::string_view what) {
-    fail(ExitCode::bad_data,
-         "{}: the pattern uses {}, which PCRE2 and Hugging Face's engine read differently", where,
-         what);
-  };
-  std::string out;
-  int in_class = 0;  // 0: outside [...]; 1: just opened; 2: inside
-  for (std::size_t i = 0; i < pattern.size(); ++i) {
-    const char c = pattern[i];
-    if (c == '\\' && i + 1 < pattern.size()) {
-      const char e = pattern[++i];
-      if (std::string_view("hHwWbBRXKGzZAC").find(e) != std::string_view::npos)
-        refuse(fmt::format("\\{}", e));
-      if (e == 'S' && in_class != 0) refuse("\\S inside [ ]");
-      if (e == 's' && in_class != 0) {
-        out += kSpaceSet;
-      } else if (e == 's' || e == 'S') {
-        out += e == 's' ? "[" : "[^";
-        out += kSpaceSet;
-        out += ']';
-      } else {
-        out += c;
-        out += e;
-      }
-      if (in_class != 0) in_class = 2;
-      continue;
-    }
-    if (in_class == 0 && c == '[') {
-      in_class = 1;
-    } else if (in_class != 0 && c == '[') {
-      refuse("[ inside [ ]");
-    } else if (in_class == 2 && c == ']') {
-      in_class = 0;
-    } else if (in_class != 0) {
-      if (pattern.substr(i, 2) == "&&") refuse("&& inside [ ]");
-      if (!(in_class == 1 && c == '^')) in_class = 2;
-    } else if (pattern.substr(i, 3) == "(?m" || pattern.substr(i, 2) == "(*") {
-      refuse(pattern.substr(i, 3));
-    }
-    out += c;
-  }
-  return out;
-}
-
 }  // namespace
 
 struct MatchState::Parts {
   Owned<pcre2_match_data> data;
   Owned<pcre2_match_context> context;
   Owned<pcre2_jit_stack> stack;
+  // The text that was begun last, a byte a character, and how far it is cut.
+  const void* cutter = nullptr;
+  std::string_view text;
+  std::string kinds;
+  std::size_t character = 0, byte = 0;
+
+  // `from` characters: 0, or where the last call ended. Cut from elsewhere, the text is begun
+  // again.
+  void begin(const void* who, const std::vector<std::uint8_t>& kind_of, std::string_view whole,
+             std::size_t from) {
+    const bool goes_on = from > 0 && cutter == who && byte == from && text.data() == whole.data() &&
+                         text.size() == whole.size();
+    if (goes_on) return;
+    cutter = who;
+    text = whole;
+    kinds.clear();
+    kinds.reserve(whole.size());
+    for (std::size_t i = 0; i < whole.size();) {
+      if (i == from) character = kinds.size();
+      const unicode::Decoded d = unicode::decode_valid(whole.data() + i);
+      kinds += static_cast<char>(kind_of[d.code]);
+      i += d.bytes;
+    }
+    byte = from;
+  }
+
+  // On to character number `to`: its byte.
+  std::size_t advance(std::size_t to) {
+    for (; character < to; ++character) {
+      const auto lead = static_cast<unsigned char>(text[byte]);
+      byte += lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+    }
+    return byte;
+  }
 };
 
 MatchState::MatchState() : parts_(std::make_unique<Parts>()) {
@@ -98,14 +85,15 @@ MatchState::~MatchState() = default;
 class RegexCutter final : public Cutter {
  public:
   RegexCutter(std::string_view pattern, std::string_view where) : where_(where) {
-    const std::string translated = translate(pattern, where);
+    const BytePattern bytes = translate_pattern(pattern, where);
+    kinds_ = bytes.kinds;
     const Owned<pcre2_compile_context> context(pcre2_compile_context_create(nullptr));
     if (!context) fail(ExitCode::out_of_memory, "{}: no memory to compile a pattern", where);
     pcre2_set_newline(context.get(), PCRE2_NEWLINE_LF);
     int error = 0;
     PCRE2_SIZE at = 0;
-    code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                              PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, &error, &at, context.get()));
+    code_.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(bytes.text.data()), bytes.text.size(),
+                              PCRE2_MULTILINE, &error, &at, context.get()));
     if (!code_) fail(ExitCode::bad_data, "{}: not a valid pattern: {}", where, error_text(error));
     std::uint32_t empty = 0;
     pcre2_pattern_info(code_.get(), PCRE2_INFO_MATCHEMPTY, &empty);
@@ -118,28 +106,32 @@ class RegexCutter final : public Cutter {
 
   std::size_t cut(std::string_view text, std::size_t from, std::span<std::uint32_t> ends,
                   MatchState& state) const override {
+    MatchState::Parts& parts = *state.parts_;
+    parts.begin(this, kinds_, text, from);
+    const std::string& kinds = parts.kinds;
+    const auto* subject = reinterpret_cast<PCRE2_SPTR>(kinds.data());
     std::size_t count = 0;
-    const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
-    while (from < text.size() && count + 2 <= ends.size()) {
-      const int rc = pcre2_match(code_.get(), subject, text.size(), from, PCRE2_NO_UTF_CHECK,
-                                 state.parts_->data.get(), state.parts_->context.get());
+    while (parts.character < kinds.size() && count + 2 <= ends.size()) {
+      const int rc = pcre2_match(code_.get(), subject, kinds.size(), parts.character, 0,
+                                 parts.data.get(), parts.context.get());
       if (rc == PCRE2_ERROR_NOMATCH) {
-        ends[count++] = static_cast<std::uint32_t>(text.size());
+        ends[count++] = static_cast<std::uint32_t>(parts.advance(kinds.size()));
         break;
       }
       if (rc < 0)
-        fail(ExitCode::bad_data, "{}: the pattern failed at byte {} of a text: {}", where_, from,
-             error_text(rc));
-      const PCRE2_SIZE* span = pcre2_get_ovector_pointer(state.parts_->data.get());
-      if (span[0] > from) ends[count++] = static_cast<std::uint32_t>(span[0]);
-      ends[count++] = static_cast<std::uint32_t>(span[1]);
-      from = span[1];
+        fail(ExitCode::bad_data, "{}: the pattern failed at byte {} of a text: {}", where_,
+             parts.byte, error_text(rc));
+      const PCRE2_SIZE* span = pcre2_get_ovector_pointer(parts.data.get());
+      if (span[0] > parts.character)
+        ends[count++] = static_cast<std::uint32_t>(parts.advance(span[0]));
+      ends[count++] = static_cast<std::uint32_t>(parts.advance(span[1]));
     }
     return count;
   }
 
  private:
   std::string where_;
+  std::vector<std::uint8_t> kinds_;
   Owned<pcre2_code> code_;
 };
 

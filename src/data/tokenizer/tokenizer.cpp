@@ -110,7 +110,7 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids) const {
 
 struct Encoder::State {
   State(const TokenizerModel& m, EncodeOptions o)
-      : model(m), options(o), prefixed(m.stages.size()) {}
+      : model(m), options(o), prefixed(m.stages.size()), match(m.stages.size()) {}
 
   void encode_plain(std::string_view text) {
     if (model.nfc && !model.nfc->surely_normal(text)) {
@@ -136,7 +136,7 @@ struct Encoder::State {
     const bool last = k + 1 == model.stages.size();
     std::array<std::uint32_t, 256> ends;
     for (std::size_t begin = 0; begin < text.size();) {
-      const std::size_t count = stage.cutter->cut(text, begin, ends, match);
+      const std::size_t count = stage.cutter->cut(text, begin, ends, match[k]);
       for (std::size_t i = 0; i < count; ++i) {
         const std::string_view piece = text.substr(begin, ends[i] - begin);
         if (last)
@@ -175,7 +175,7 @@ struct Encoder::State {
   std::uint64_t replaced = 0;
   PieceCache cache;
   BpeScratch bpe;
-  MatchState match;
+  std::vector<MatchState> match;  // a stage's: its text is under way while the next cuts
   std::vector<std::int32_t>* out = nullptr;
 };
 

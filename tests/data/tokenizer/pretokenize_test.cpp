@@ -9,6 +9,7 @@
 #include "bpe.h"
 #include "grist/core/error.h"
 #include "parity_text.h"
+#include "pattern_golden.h"
 #include "unicode.h"
 #include "unicode_nfc.h"
 
@@ -98,8 +99,12 @@ TEST(RegexCutter, WhiteSpaceHasNoMongolianVowelSeparator) {
 }
 
 TEST(RegexCutter, RefusesWhatItWouldReadOtherwise) {
-  for (const char* pattern : {"(", "a*", R"(\w+)", R"(\bword)", R"([a[bc]])", R"([a&&b])", R"(\h)",
-                              R"([^\S\n]+)", "(?m:.+)", R"(\R)", "(*ANY)x", "[z-a]"}) {
+  for (const char* pattern :
+       {"(",           "a)",      "a*",      R"(\bword)", "[[:alpha:]]", "[a&&b]",
+        R"(\h)",       "(?m:.+)", R"(\R)",   "(*ANY)x",   "[z-a]",       "[a",
+        R"((a)\1)",    "a{,2}",   "a{2}+",   "a{2}?",     "(?x: a)",     "a(?i)b",
+        R"(\p{Moon})", R"(\p{L)", R"(\xff)", "(?i:ss)",   "(?i:é)",      R"((?i:[\p{L}]))",
+        R"([\s-z])",   "[a-c-e]", "\\"}) {
     try {
       make_regex_cutter(pattern, "here");
       ADD_FAILURE() << pattern << " was accepted";
@@ -107,6 +112,73 @@ TEST(RegexCutter, RefusesWhatItWouldReadOtherwise) {
       EXPECT_EQ(e.code(), ExitCode::bad_data) << pattern;
       EXPECT_TRUE(std::string_view(e.what()).starts_with("here: ")) << e.what();
     }
+  }
+}
+
+TEST(RegexCutter, SetsAreThoseOfOniguruma) {
+  const auto pieces = [](const char* pattern, std::string_view text) {
+    return cut_all(*make_regex_cutter(pattern, "test"), text, 4);
+  };
+  using Pieces = std::vector<std::string>;
+  EXPECT_EQ(pieces(R"(\w+)", "a_1 \u0b83"), (Pieces{"a_1", " ", "\u0b83"}));
+  EXPECT_EQ(pieces("[a[bc]]+", "xabcx"), (Pieces{"x", "abc", "x"}));
+  EXPECT_EQ(pieces("[a-f&&[^c]]+", "abcd"), (Pieces{"ab", "c", "d"}));
+  EXPECT_EQ(pieces(R"([^\S\n]+)", "a \t\n"), (Pieces{"a", " \t", "\n"}));
+  EXPECT_EQ(pieces(R"(\p{^L}+)", "a12"), (Pieces{"a", "12"}));
+  EXPECT_EQ(pieces("[]-]+", "a]-"), (Pieces{"a", "]-"}));
+  EXPECT_EQ(pieces("(?i:'s)", "it'S'\u017f"), (Pieces{"it", "'S", "'\u017f"}));
+  EXPECT_EQ(pieces("(?i:[a-k])b", "KBk\u212ab"), (Pieces{"KBk", "\u212ab"}));
+  EXPECT_EQ(pieces(R"(\p{Han}+|\x{41}\u0042)", "AB\u4e2d\u3042"),
+            (Pieces{"AB", "\u4e2d", "\u3042"}));
+}
+
+TEST(RegexCutter, StagesInTurnDoNotBeginATextAgain) {
+  const std::string text(1U << 20U, '7');
+  const auto cutter = make_regex_cutter("[0-9]{3}", "test");
+  MatchState state;
+  std::array<std::uint32_t, 4> ends{};
+  std::size_t pieces = 0;
+  for (std::size_t from = 0; from < text.size();) {
+    const std::size_t count = cutter->cut(text, from, ends, state);
+    from = ends[count - 1];
+    pieces += count;
+  }
+  EXPECT_EQ(pieces, text.size() / 3 + 1);
+}
+
+// Every character below U+32400 and of the tags, and some of the rest: as the script's blocks().
+std::vector<std::string> blocks_of_all_characters() {
+  std::vector<std::string> blocks;
+  for (std::uint32_t first = 0; first < 0x110000; first += 256) {
+    if ((first >= 0xD800 && first < 0xE000) ||
+        (first >= 0x32400 && first % 0x8000 != 0 && first >> 8U != 0xE01))
+      continue;
+    std::string& text = blocks.emplace_back();
+    for (std::uint32_t c = first; c < first + 256; ++c) {
+      const std::string s = utf8(c);
+      text += "a" + s + "'s" + s + "A" + s + " 1" + s;
+    }
+  }
+  return blocks;
+}
+
+TEST(RegexCutter, CutsEveryCharacterAsPyPiTokenizersDoes) {
+  const std::vector<std::string> blocks = blocks_of_all_characters();
+  for (const PatternGolden& golden : kPatternGolden) {
+    const auto cutter = make_regex_cutter(golden.pattern, golden.name);
+    MatchState state;
+    std::array<std::uint32_t, 64> ends{};
+    std::uint64_t sum = 0xCBF29CE484222325ULL;
+    for (const std::string& text : blocks) {
+      for (std::size_t from = 0; from < text.size();) {
+        const std::size_t count = cutter->cut(text, from, ends, state);
+        from = ends[count - 1];
+        for (std::size_t i = 0; i < count; ++i)
+          for (unsigned shift = 0; shift < 32; shift += 8)
+            sum = (sum ^ (ends[i] >> shift & 0xFFU)) * 0x100000001B3ULL;
+      }
+    }
+    EXPECT_EQ(sum, golden.ends) << golden.name;
   }
 }
 
