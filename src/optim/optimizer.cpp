@@ -28,8 +28,10 @@ void check_vector(const OptimizerEntry& e, const ConstTensorView& v) {
 }  // namespace
 
 std::shared_ptr<const UpdateRule> make_update_rule(const OptimConfig& config) {
-  if (config.name == "adamw") return std::make_shared<AdamW>(config);
-  fail(ExitCode::config, "optim.name: \"{}\" is not one of adamw", config.name);
+  switch (config.name) {
+    case OptimizerName::adamw: return std::make_shared<AdamW>(config);
+  }
+  return std::make_shared<AdamW>(config);
 }
 
 std::string state_tensor_name(std::string_view state, std::string_view tensor) {

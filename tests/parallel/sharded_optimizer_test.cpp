@@ -216,7 +216,7 @@ class NormalizedMomentum final : public UpdateRule {
 };
 
 TEST(ShardedOptimizer, ARuleOverMatricesHasTheSameBitsAtEveryLayout) {
-  Job job{.deterministic = "elastic", .rule = std::make_shared<NormalizedMomentum>()};
+  Job job{.deterministic = Deterministic::elastic, .rule = std::make_shared<NormalizedMomentum>()};
   job.model.moe.num_experts = 8;
   job.model.moe.moe_intermediate_size = 2800;  // more than a norm chunk: AdamW's would be cut
   job.model.num_hidden_layers = 2;
