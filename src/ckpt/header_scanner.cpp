@@ -3,54 +3,9 @@
 #include <limits>
 
 #include "grist/core/check.h"
+#include "grist/core/utf8.h"
 
 namespace grist::ckpt {
-
-namespace {
-
-void append_utf8(std::string& out, std::uint32_t code) {
-  const auto put = [&out](std::uint32_t byte) { out += static_cast<char>(byte); };
-  if (code < 0x80) {
-    put(code);
-  } else if (code < 0x800) {
-    put(0xC0 | (code >> 6));
-    put(0x80 | (code & 63));
-  } else if (code < 0x10000) {
-    put(0xE0 | (code >> 12));
-    put(0x80 | ((code >> 6) & 63));
-    put(0x80 | (code & 63));
-  } else {
-    put(0xF0 | (code >> 18));
-    put(0x80 | ((code >> 12) & 63));
-    put(0x80 | ((code >> 6) & 63));
-    put(0x80 | (code & 63));
-  }
-}
-
-// Length of the sequence that starts at s[i], or 0: not UTF-8 (RFC 3629: no overlong forms, no
-// surrogates, nothing above U+10FFFF).
-std::size_t utf8_length(std::string_view s, std::size_t i) {
-  const auto byte = [&](std::size_t k) {
-    return k < s.size() ? static_cast<unsigned>(static_cast<unsigned char>(s[k])) : 0U;
-  };
-  const auto follows = [&](std::size_t k) { return (byte(k) & 0xC0) == 0x80; };
-  const unsigned first = byte(i);
-  if (first < 0x80) return 1;
-  if (first >= 0xC2 && first < 0xE0) return follows(i + 1) ? 2 : 0;
-  if (first >= 0xE0 && first < 0xF0) {
-    if (!follows(i + 1) || !follows(i + 2)) return 0;
-    const unsigned code = ((first & 15) << 12) | ((byte(i + 1) & 63) << 6);
-    return code >= 0x800 && (code < 0xD800 || code >= 0xE000) ? 3 : 0;
-  }
-  if (first >= 0xF0 && first < 0xF5) {
-    if (!follows(i + 1) || !follows(i + 2) || !follows(i + 3)) return 0;
-    const unsigned code = ((first & 7) << 18) | ((byte(i + 1) & 63) << 12);
-    return code >= 0x10000 && code < 0x110000 ? 4 : 0;
-  }
-  return 0;
-}
-
-}  // namespace
 
 void HeaderScanner::wrong(std::string_view problem) const {
   fail(ExitCode::bad_data, "{}: {} at byte {} of the header", where_, problem, at_);
@@ -121,7 +76,7 @@ void HeaderScanner::escape(std::string& out) {
     if (low < 0xDC00 || low >= 0xE000) wrong("lone surrogate");
     code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
   }
-  append_utf8(out, code);
+  unicode::append_utf8(out, code);
 }
 
 std::string HeaderScanner::string() {
@@ -157,11 +112,9 @@ std::uint64_t HeaderScanner::integer() {
 }
 
 void HeaderScanner::check_utf8() const {
-  for (std::size_t i = 0; i < text_.size();) {
-    const std::size_t n = utf8_length(text_, i);
-    if (n == 0) fail(ExitCode::bad_data, "{}: the header is not UTF-8 at its byte {}", where_, i);
-    i += n;
-  }
+  const std::size_t good = unicode::valid_prefix(text_, 0);
+  if (good != text_.size())
+    fail(ExitCode::bad_data, "{}: the header is not UTF-8 at its byte {}", where_, good);
 }
 
 }  // namespace grist::ckpt

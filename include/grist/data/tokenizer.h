@@ -34,9 +34,6 @@ class Tokenizer {
   ~Tokenizer();
 
   std::int32_t vocab_size() const;  // largest id + 1, added tokens included
-  // The id of a token spelled as in tokenizer.json ("\u0120the", "<|endoftext|>").
-  std::optional<std::int32_t> token_id(std::string_view spelling) const;
-  bool is_special(std::int32_t id) const;
   // The token that ends a document: eos_token of tokenizer_config.json, else the first of
   // <|endoftext|>, <|end_of_text|>, </s>, <eos> that is a special token.
   std::optional<std::int32_t> eos_id() const;

@@ -14,6 +14,12 @@ struct Merge {
   bool operator==(const Merge&) const = default;
 };
 
+// A pair of ids as one number; of ids that are not negative, in the order of the pairs.
+inline std::uint64_t key_of(std::int32_t left, std::int32_t right) {
+  return (static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32U) |
+         static_cast<std::uint32_t>(right);
+}
+
 // (left, right) -> rank and result. Open addressing, at most half full.
 class MergeTable {
  public:
@@ -41,10 +47,6 @@ class MergeTable {
     std::uint64_t key = kEmpty;
     Hit hit;
   };
-  static std::uint64_t key_of(std::int32_t left, std::int32_t right) {
-    return (static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32U) |
-           static_cast<std::uint32_t>(right);
-  }
   std::size_t slot_of(std::uint64_t key) const {
     return static_cast<std::size_t>((key * 0x9E3779B97F4A7C15ULL) >> shift_);
   }

@@ -5,15 +5,6 @@
 
 namespace grist {
 
-namespace {
-
-std::uint64_t key_of(std::int32_t left, std::int32_t right) {
-  return (static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32U) |
-         static_cast<std::uint32_t>(right);
-}
-
-}  // namespace
-
 MergeLearner::MergeLearner(std::span<const WordCounter::Word> words,
                            std::vector<std::string> spelling,
                            const std::array<std::int32_t, 256>& byte_ids)

@@ -72,18 +72,6 @@ std::int32_t Tokenizer::vocab_size() const {
   return static_cast<std::int32_t>(model_->bytes.size());
 }
 
-std::optional<std::int32_t> Tokenizer::token_id(std::string_view spelling) const {
-  const auto found = model_->id_by_spelling.find(spelling);
-  if (found == model_->id_by_spelling.end()) return std::nullopt;
-  return found->second;
-}
-
-bool Tokenizer::is_special(std::int32_t id) const {
-  for (const AddedToken& t : model_->definition.added)
-    if (t.id == id) return t.special;
-  return false;
-}
-
 std::optional<std::int32_t> Tokenizer::eos_id() const {
   return model_->eos;
 }

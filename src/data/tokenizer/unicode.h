@@ -1,11 +1,13 @@
 #pragma once
-// UTF-8 and the few character classes that pre-tokenizers need. Text that reaches the scanners is
-// valid UTF-8: repair_utf8 is the one door.
+// Characters of valid UTF-8 and the few classes of them that pre-tokenizers need. Text that reaches
+// the scanners is valid: repair_utf8 (core/utf8.h) is the one door.
 #include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "grist/core/utf8.h"
 
 namespace grist::unicode {
 
@@ -47,14 +49,6 @@ inline Decoded decode_valid(const char* p) {
 }
 // The character that ends just before `end`.
 Decoded decode_valid_before(std::string_view text, std::size_t end);
-
-// Bytes from `from` up to the first malformed sequence, or text.size().
-std::size_t valid_prefix(std::string_view text, std::size_t from);
-// Copies `text` into `out` with U+FFFD for each maximal part of a malformed sequence, exactly as
-// Python's bytes.decode("utf-8", errors="replace"); returns how many were put in.
-std::uint64_t repair_utf8(std::string_view text, std::string& out);
-
-void append_utf8(std::string& out, char32_t code);
 
 // GPT-2's bijection between bytes and printable characters, in which tokenizer.json spells tokens.
 class ByteAlphabet {

@@ -53,14 +53,12 @@ TEST(Tokenizer, EncodesAndDecodesItsOwnTokens) {
 
   EXPECT_EQ(tokenizer.vocab_size(), 1200);
   EXPECT_EQ(tokenizer.eos_id(), 0);
-  EXPECT_TRUE(tokenizer.is_special(0));
-  EXPECT_FALSE(tokenizer.is_special(1));
-  EXPECT_FALSE(tokenizer.token_id("no such token").has_value());
   EXPECT_EQ(encoder.encode(""), Ids{});
   EXPECT_EQ(encoder.encode("!"), Ids{1});
-  EXPECT_EQ(encoder.encode(" the"), Ids{*tokenizer.token_id("\u0120the")});
+  const Ids the = encoder.encode(" the");
+  EXPECT_EQ(the.size(), 1U);
   EXPECT_EQ(encoder.encode("!<|endoftext|>!"), (Ids{1, 0, 1}));
-  EXPECT_EQ(tokenizer.decode(Ids{1, 0, *tokenizer.token_id("\u0120the")}), "!<|endoftext|> the");
+  EXPECT_EQ(tokenizer.decode(Ids{1, 0, the.front()}), "!<|endoftext|> the");
 }
 
 TEST(Tokenizer, EncodeAppends) {
