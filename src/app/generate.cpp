@@ -5,6 +5,7 @@
 #include "grist/core/log.h"
 #include "grist/core/output.h"
 #include "grist/core/stop.h"
+#include "grist/data/tokenizer.h"
 
 namespace grist::app {
 
@@ -15,7 +16,10 @@ ExitCode run(const GenerateArguments& a) {
   ctx.pool = &pool;
   ctx.scratch = &scratch;
   const eval::TrainedModel trained = eval::load_trained_model(ctx, a.checkpoint);
-  const eval::GenerateOptions options{.prompt = a.prompt,
+  std::string prompt = a.prompt;
+  if (const std::uint64_t replaced = repair_utf8(prompt); replaced > 0)
+    log::warn("the prompt is malformed UTF-8: {} places became U+FFFD", replaced);
+  const eval::GenerateOptions options{.prompt = prompt,
                                       .max_tokens = a.max_tokens,
                                       .sampling = {.temperature = a.temperature,
                                                    .top_k = a.top_k,
@@ -23,7 +27,7 @@ ExitCode run(const GenerateArguments& a) {
                                                    .seed = static_cast<std::uint64_t>(a.seed)}};
   bool begun = false;  // the prompt stands on the screen only when there is something to continue
   const auto emit = [&](std::string_view text) {
-    if (!begun) write_output(a.prompt);
+    if (!begun) write_output(prompt);
     begun = true;
     write_output(text);
   };

@@ -44,10 +44,13 @@ ExitCode run(const TokenizerTrainArguments& a) {
 ExitCode run(const TokenizerEncodeArguments& a) {
   const Tokenizer tokenizer = Tokenizer::load(a.tokenizer);
   std::string line;
-  for (const std::int32_t id : Encoder(tokenizer).encode(read_standard_input())) {
+  Encoder encoder(tokenizer);
+  for (const std::int32_t id : encoder.encode(read_standard_input())) {
     line += line.empty() ? "" : " ";
     line += std::to_string(id);
   }
+  if (encoder.replaced() > 0)
+    log::warn("standard input: malformed UTF-8: {} places became U+FFFD", encoder.replaced());
   std::puts(line.c_str());
   return ExitCode::ok;
 }

@@ -2,6 +2,7 @@
 
 #include <zlib.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 #include <algorithm>
 #include <string>
@@ -70,7 +71,10 @@ class GzipSource final : public ByteSource {
     while (done < out.size()) {
       const bool more = in_.fill();
       if (!more && between_members_ && members_ > 0) break;
-      if (between_members_ && members_ > 0) inflateReset(&z_);
+      if (between_members_ && members_ > 0) {
+        if (skip_padding()) continue;
+        inflateReset(&z_);
+      }
       between_members_ = false;
       const std::size_t got = step(out.subspan(done));  // without input: what zlib still holds
       if (!more && got == 0 && !between_members_)
@@ -83,6 +87,15 @@ class GzipSource final : public ByteSource {
   std::uint64_t consumed() const override { return in_.position(); }
 
  private:
+  // Tapes and block devices pad members with zeros; gzip and Python pass over them too.
+  bool skip_padding() {
+    const std::span<char> rest = in_.rest();
+    std::size_t zeros = 0;
+    while (zeros < rest.size() && rest[zeros] == 0) ++zeros;
+    in_.skip(zeros);
+    return zeros > 0;
+  }
+
   std::size_t step(std::span<char> out) {
     const std::span<char> rest = in_.rest();
     z_.next_in = reinterpret_cast<Bytef*>(rest.data());
@@ -113,6 +126,8 @@ class ZstdSource final : public ByteSource {
       : in_(path), stream_(ZSTD_createDStream()) {
     if (stream_ == nullptr)
       fail(ExitCode::out_of_memory, "{}: no memory to decompress", in_.name());
+    ZSTD_DCtx_setParameter(stream_.get(), ZSTD_d_windowLogMax,
+                           ZSTD_dParam_getBounds(ZSTD_d_windowLogMax).upperBound);
   }
   std::size_t read(std::span<char> out) override {
     ZSTD_outBuffer to{out.data(), out.size(), 0};
@@ -123,6 +138,11 @@ class ZstdSource final : public ByteSource {
       ZSTD_inBuffer from{rest.data(), rest.size(), 0};
       const std::size_t before = to.pos;
       status_ = ZSTD_decompressStream(stream_.get(), &to, &from);
+      if (ZSTD_getErrorCode(status_) == ZSTD_error_memory_allocation)
+        fail(ExitCode::out_of_memory,
+             "{}: no memory for the window of this zstd frame (up to 2 GiB with zstd --long=31); "
+             "compress it again with --long=27 or less",
+             in_.name());
       if (ZSTD_isError(status_) != 0)
         fail(ExitCode::bad_data, "{}: not valid zstd data near byte {}: {}", in_.name(),
              in_.position(), ZSTD_getErrorName(status_));

@@ -1,6 +1,7 @@
 #pragma once
 // The bytes of a file, decompressed when its name ends in .gz or .zst. All members of a .gz and all
-// frames of a .zst are read; one that ends early is bad_data.
+// frames of a .zst are read, zeros behind a member and windows of any size included; one that ends
+// early is bad_data.
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>

@@ -107,6 +107,7 @@ struct CorpusReader::State {
   std::unique_ptr<ByteSource> source;  // of files[file]; null: not open yet
   std::string carry;                   // the begun line after the last chunk
   std::int64_t line = 1;
+  bool ended = false;  // all of the file was read; carry may hold its last lines
 
   // Appends up to kChunkBytes; false when the file has ended.
   bool grow(std::string& bytes) const {
@@ -124,24 +125,33 @@ struct CorpusReader::State {
     ++file;
   }
 
-  std::string too_long() const {
-    return fmt::format("longer than {} bytes", options.max_document_bytes);
+  // Drops a line that is too long, whose begin is in the chunk; bounded memory whatever its length.
+  // What follows it stays in carry.
+  void skip_line(CorpusChunk& chunk) {
+    chunk.error = fmt::format("longer than {} bytes", options.max_document_bytes);
+    for (bool more = true; more;) {
+      chunk.bytes.clear();
+      more = grow(chunk.bytes);
+      const auto newline = chunk.bytes.find('\n');
+      if (newline == std::string::npos) continue;
+      carry.assign(chunk.bytes, newline + 1);
+      ended = !more;
+      ++line;
+      chunk.bytes.clear();
+      return;
+    }
+    chunk.bytes.clear();
+    ended = true;
   }
 
-  // Drops the rest of a line that is too long; bounded memory whatever its length.
-  void skip_line(CorpusChunk& chunk) {
-    chunk.error = too_long();
-    chunk.bytes.clear();
-    for (bool more = true; more; chunk.bytes.clear()) {
-      more = grow(chunk.bytes);
-      if (const auto newline = chunk.bytes.find('\n'); newline != std::string::npos) {
-        carry.assign(chunk.bytes, newline + 1);
-        ++line;
-        chunk.bytes.clear();
-        return;
-      }
-    }
-    close_file();
+  // Ends the chunk behind its last line end at or after `from`; what follows stays in carry.
+  bool cut(CorpusChunk& chunk, std::size_t from) {
+    const auto newline = std::string_view(chunk.bytes).substr(from).rfind('\n');
+    if (newline == std::string::npos) return false;
+    carry.assign(chunk.bytes, from + newline + 1);
+    chunk.bytes.resize(from + newline + 1);
+    line += std::count(chunk.bytes.begin(), chunk.bytes.end(), '\n');
+    return true;
   }
 
   // Whole lines, at least one; false: the file had none left.
@@ -149,37 +159,31 @@ struct CorpusReader::State {
     chunk.bytes.swap(carry);
     carry.clear();
     chunk.first_line = line;
-    for (;;) {
+    if (cut(chunk, 0)) return true;  // behind a line that was too long
+    while (!ended) {
       const std::size_t old = chunk.bytes.size();
-      const bool more = grow(chunk.bytes);
-      if (!more) {
-        close_file();
-        return !chunk.bytes.empty();
-      }
-      const auto newline = std::string_view(chunk.bytes).substr(old).rfind('\n');
-      if (newline != std::string::npos) {
-        carry.assign(chunk.bytes, old + newline + 1);
-        chunk.bytes.resize(old + newline + 1);
-        line += std::count(chunk.bytes.begin(), chunk.bytes.end(), '\n');
-        return true;
-      }
-      if (chunk.bytes.size() > options.max_document_bytes) {
-        skip_line(chunk);
-        return true;
-      }
+      ended = !grow(chunk.bytes);
+      if (cut(chunk, old)) return true;
+      if (chunk.bytes.size() <= options.max_document_bytes) continue;
+      if (ended) break;  // the parser says that it is too long
+      skip_line(chunk);
+      return true;
     }
+    close_file();
+    return !chunk.bytes.empty();
   }
 
   void next_text(CorpusChunk& chunk) {
     chunk.bytes.clear();
     chunk.first_line = 1;
-    while (grow(chunk.bytes)) {
-      if (chunk.bytes.size() <= options.max_document_bytes) continue;
-      chunk.error = too_long();
-      break;
+    while (grow(chunk.bytes) && chunk.bytes.size() <= options.max_text_bytes) {
     }
-    if (chunk.bytes.size() > options.max_document_bytes) chunk.error = too_long();
-    if (!chunk.error.empty()) chunk.bytes.clear();
+    if (chunk.bytes.size() > options.max_text_bytes) {
+      chunk.error = fmt::format(
+          "longer than {} bytes, and a .txt is one document: write a .jsonl, one document a line",
+          options.max_text_bytes);
+      chunk.bytes.clear();
+    }
     close_file();
   }
 };
@@ -209,6 +213,7 @@ bool CorpusReader::next(CorpusChunk& chunk) {
     if (!s.source) {
       s.source = ByteSource::open(path);
       s.line = 1;
+      s.ended = false;
     }
     chunk.file = path.string();
     chunk.json_lines = kind_of(path) == Kind::json_lines;

@@ -1,4 +1,4 @@
-// Chunks to documents; the only file that includes simdjson.
+// Chunks to documents; the only file that includes simdjson, for its speed on UTF-8.
 #include <simdjson.h>
 
 #include <algorithm>
@@ -6,6 +6,7 @@
 
 #include "grist/core/check.h"
 #include "grist/data/corpus.h"
+#include "json_record.h"
 
 namespace grist {
 
@@ -20,30 +21,29 @@ bool is_blank(std::string_view line) {
 
 struct DocumentParser::State {
   CorpusOptions options;
-  simdjson::dom::parser parser;
+  std::string unescaped;
 
-  // The document of one line, or the reason why there is none. `line` must be followed by
-  // SIMDJSON_PADDING readable bytes.
+  // The document of one line, or the reason why there is none.
   std::string_view text_of(std::string_view line, std::string& reason) {
     if (line.size() > options.max_document_bytes) {
       reason = fmt::format("longer than {} bytes", options.max_document_bytes);
       return {};
     }
-    simdjson::dom::element element;
-    if (const auto error = parser.parse(line.data(), line.size(), false).get(element)) {
-      reason = fmt::format("not valid JSON: {}", simdjson::error_message(error));
-      if (error == simdjson::UTF8_ERROR) reason = "not valid UTF-8";
+    if (!simdjson::validate_utf8(line.data(), line.size())) {
+      reason = "not valid UTF-8";
       return {};
     }
-    simdjson::dom::object object;
-    simdjson::dom::element value;
+    JsonMember member;
     std::string_view text;
-    if (element.get(object) != simdjson::SUCCESS) {
-      reason = "not a JSON object";
-    } else if (object.at_key(options.text_key).get(value) != simdjson::SUCCESS) {
+    reason = find_member(line, options.text_key, member);
+    if (!reason.empty()) return {};
+    if (!member.found) {
       reason = fmt::format("has no key \"{}\"", options.text_key);
-    } else if (value.get(text) != simdjson::SUCCESS) {
+    } else if (!member.raw.starts_with('"')) {
       reason = fmt::format("key \"{}\" is not a string", options.text_key);
+    } else if (!string_value(member.raw, unescaped, text)) {
+      reason = fmt::format("key \"{}\" holds half of a surrogate pair, which is no character",
+                           options.text_key);
     }
     return text;
   }
@@ -54,15 +54,13 @@ DocumentParser::DocumentParser(const CorpusOptions& options) : state_(std::make_
 }
 DocumentParser::~DocumentParser() = default;
 
-void DocumentParser::parse(CorpusChunk& chunk,
+void DocumentParser::parse(const CorpusChunk& chunk,
                            const std::function<void(std::string_view)>& document, BadLines& bad) {
   if (!chunk.error.empty()) {
     bad.add(fmt::format("{}:{}: {}", chunk.file, chunk.first_line, chunk.error));
     return;
   }
-  const std::size_t size = chunk.bytes.size();
-  chunk.bytes.append(simdjson::SIMDJSON_PADDING, '\0');
-  std::string_view rest = std::string_view(chunk.bytes).substr(0, size);
+  std::string_view rest = chunk.bytes;
   if (chunk.first_line == 1 && rest.starts_with(kByteOrderMark))
     rest.remove_prefix(kByteOrderMark.size());
   if (!chunk.json_lines) {

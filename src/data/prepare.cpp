@@ -236,6 +236,9 @@ PrepareSummary prepare(const PrepareOptions& options) {
     if (options.progress) progress.update(input_bytes);
   });
   if (summary.bad.count > 0 && refuse) refuse_bad_lines(summary.bad);
+  if (summary.bad.count > 0 && writer.num_tokens() == 0)
+    fail(ExitCode::bad_data, "{}: nothing is left to write: {}", options.output.string(),
+         summary.bad.summary());
   writer.finish({.tokenizer_hash = options.tokenizer_hash,
                  .vocab_size = options.vocab_size,
                  .eod_id = options.eod_id,

@@ -94,6 +94,39 @@ TEST(Corpus, LinesAcrossChunksArriveWhole) {
     EXPECT_EQ(read(options({dir / name})), want) << name;
 }
 
+TEST(Corpus, ReadsWhatPythonReads) {
+  const TempDir dir;
+  dir.write("a.jsonl",
+            "{\"id\": 123456789012345678901234567890, \"text\": \"a\"}\n"
+            "{\"text\": \"b\", \"score\": [1e400, -0.5E-7, NaN, -Infinity, {\"x\": [[], {}]}]}\n"
+            "{\"name\": \"\\ud800\", \"te\\u0078t\": \"c\\ud83d\\ude00\\/\\\"\"}\n"
+            "{\"text\": \"first\", \"text\": 3, \"text\": \"last\"}\n");
+  const std::string nested(100000, '[');
+  dir.write("b.jsonl", "{\"n\": " + nested + std::string(100000, ']') + ", \"text\": \"deep\"}\n");
+
+  EXPECT_EQ(read(options({dir / "*"})), (Texts{"a", "b", "c\xF0\x9F\x98\x80/\"", "last", "deep"}));
+}
+
+TEST(Corpus, ReadsZerosBehindAMember) {
+  const TempDir dir;
+  const std::string zeros(700000, '\0');
+  dir.write("a.jsonl.gz", test::gzip(line("a")) + zeros + test::gzip(line("b")) + zeros);
+
+  EXPECT_EQ(read(options({dir / "a.jsonl.gz"})), (Texts{"a", "b"}));
+}
+
+// A frame with a window of 256 MiB, as zstd --long=28 writes it, behind a skippable one.
+TEST(Corpus, ReadsLongWindowsAndSkippableFrames) {
+  const TempDir dir;
+  const std::string text = line("a");
+  std::string frame("\x50\x2A\x4D\x18\x03\0\0\0abc\x28\xB5\x2F\xFD\0\x90", 17);
+  const auto header = static_cast<unsigned>(text.size() << 3U | 1U);  // the last block, raw
+  for (const unsigned shift : {0U, 8U, 16U}) frame += static_cast<char>(header >> shift & 0xFFU);
+  dir.write("a.jsonl.zst", frame + text);
+
+  EXPECT_EQ(read(options({dir / "a.jsonl.zst"})), Texts{"a"});
+}
+
 // ---- bad lines -------------------------------------------------------------------------------
 
 struct BadLine {
@@ -105,7 +138,16 @@ const std::vector<BadLine> kBadLines = {
     {"{\"text\": \"a\"", "not valid JSON"},
     {"{\"text\": \"a\"} x", "not valid JSON"},
     {"text", "not valid JSON"},
-    {"{\"text\": \"\\ud800\"}", "not valid JSON"},
+    {"{\"text\": \"\\ud800\"}", "half of a surrogate pair"},
+    {"{\"text\": \"\\udc00\\ud800\"}", "half of a surrogate pair"},
+    {"{\"text\": \"a\",}", "not valid JSON"},
+    {"{\"text\": \"a\", \"n\": 01}", "not valid JSON"},
+    {"{\"text\": \"a\", \"n\": [1 2]}", "not valid JSON"},
+    {"{\"text\": \"a\", \"n\": [1}}", "not valid JSON"},
+    {"{\"text\": \"a\tb\"}", "control character"},
+    {"{\"text\": \"a\\x\"}", "unknown escape"},
+    {"{\"text\": \"a\", \"n\": 1.}", "a digit was expected"},
+    {"{\"text\": \"a\", \"n\": nan}", "not valid JSON"},
     {"[1, 2]", "not a JSON object"},
     {"\"text\"", "not a JSON object"},
     {"{\"content\": \"a\"}", "has no key \"text\""},
@@ -161,7 +203,7 @@ TEST(BadLines, TooLongIsALimitNotMemory) {
   dir.write("d.txt", big);
   dir.write("e.txt", std::string(1000, 'z'));
   CorpusOptions o = options({dir / "*"}, OnBadLine::skip);
-  o.max_document_bytes = 1000;
+  o.max_document_bytes = o.max_text_bytes = 1000;
   BadLines bad;
 
   EXPECT_EQ(read(o, &bad), (Texts{"a", "b", "c", std::string(1000, 'z')}));
@@ -172,6 +214,23 @@ TEST(BadLines, TooLongIsALimitNotMemory) {
     EXPECT_NE(bad.first[i].find(where[i]), std::string::npos) << bad.first[i];
     EXPECT_NE(bad.first[i].find("longer than 1000 bytes"), std::string::npos) << bad.first[i];
   }
+}
+
+TEST(BadLines, LinesBetweenOverlongOnesAreKept) {
+  const TempDir dir;
+  const std::string big = line(std::string(3 << 20, 'x'));
+  std::string small;
+  for (int i = 0; i < 1000; ++i) small += line("s");
+  dir.write("a.jsonl", big + small + big + small);
+  CorpusOptions o = options({dir / "a.jsonl"}, OnBadLine::skip);
+  o.max_document_bytes = 1000;
+  BadLines bad;
+
+  EXPECT_EQ(read(o, &bad).size(), 2000U);
+
+  ASSERT_EQ(bad.count, 2);
+  EXPECT_NE(bad.first[0].find(":1: longer"), std::string::npos) << bad.first[0];
+  EXPECT_NE(bad.first[1].find(":1002: longer"), std::string::npos) << bad.first[1];
 }
 
 TEST(BadLines, OnlyTheFirstAreNamed) {

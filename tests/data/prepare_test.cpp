@@ -134,6 +134,15 @@ TEST(Prepare, BadLinesAreSkippedWithTheirCount) {
   EXPECT_EQ(summary.documents, 2);
 }
 
+TEST(Prepare, TheReasonsAreSaidWhenNothingIsLeft) {
+  const TempDir dir;
+  dir.write("a.jsonl", "{\"content\": \"a\"}\n");
+  PrepareOptions o = options(dir, "a.jsonl");
+  o.corpus.on_bad_line = OnBadLine::skip;
+
+  EXPECT_TRUE(throws(ExitCode::bad_data, "has no key \"text\"", [&] { prepare(o); }));
+}
+
 TEST(Prepare, ATruncatedArchiveLeavesTheOldOutput) {
   const TempDir dir;
   test::write_tokens(dir / "out", {{1, 2, 3}}, 257);

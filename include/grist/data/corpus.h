@@ -24,7 +24,9 @@ struct CorpusOptions {
   std::vector<std::string> inputs;  // paths or glob patterns
   std::string text_key = "text";    // of .jsonl objects
   OnBadLine on_bad_line = OnBadLine::refuse;
-  std::size_t max_document_bytes = std::size_t{64} << 20;  // a longer line, or .txt, is a bad line
+  // What is longer is a bad line.
+  std::size_t max_document_bytes = std::size_t{64} << 20;  // a line
+  std::size_t max_text_bytes = std::size_t{1} << 30;       // a .txt, which is one document
 };
 
 // Files that the patterns name: patterns in the given order, sorted by bytes within a pattern, each
@@ -36,7 +38,7 @@ struct CorpusChunk {
   std::string file;
   std::int64_t first_line = 1;
   bool json_lines = false;
-  std::string bytes;              // without padding; parsers add their own
+  std::string bytes;
   std::string error;              // not empty: the one line of this chunk is bad, for this reason
   std::uint64_t input_bytes = 0;  // bytes of all inputs consumed so far, as stored on disk
 };
@@ -74,8 +76,8 @@ class DocumentParser {
   DocumentParser(const DocumentParser&) = delete;
   DocumentParser& operator=(const DocumentParser&) = delete;
   // Calls document(text) for each document in order; the text is valid UTF-8 and valid during the
-  // call. Blank lines and a byte order mark are passed over. The chunk's bytes may be overwritten.
-  void parse(CorpusChunk& chunk, const std::function<void(std::string_view)>& document,
+  // call. Blank lines and a byte order mark are passed over.
+  void parse(const CorpusChunk& chunk, const std::function<void(std::string_view)>& document,
              BadLines& bad);
 
  private:

@@ -76,4 +76,7 @@ class Encoder {
   std::unique_ptr<State> state_;
 };
 
+// What an Encoder is given when `text` is malformed, in place; returns how many U+FFFD were put in.
+std::uint64_t repair_utf8(std::string& text);
+
 }  // namespace grist

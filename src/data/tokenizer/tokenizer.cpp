@@ -199,4 +199,11 @@ std::uint64_t Encoder::replaced() const {
   return state_->replaced;
 }
 
+std::uint64_t repair_utf8(std::string& text) {
+  std::string repaired;
+  const std::uint64_t replaced = unicode::repair_utf8(text, repaired);
+  text = std::move(repaired);
+  return replaced;
+}
+
 }  // namespace grist
