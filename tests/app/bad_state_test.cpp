@@ -257,12 +257,12 @@ TEST_F(FullDisk, TrainingGoesOnWithoutCheckpoints) {
 
 // Nor do metrics, TensorBoard or config.yaml end it; what could not be written comes later.
 TEST_F(FullDisk, NotAByteLeftEndsNoRunThatGoesOn) {
-  Arguments sets = {"data.validation=[]", "train.train_iters=8"};
+  Arguments sets = {"train.eval_interval=0", "train.train_iters=8"};
   ASSERT_EQ(world().train("disk/run", sets).code, 0);
   const fs::path metrics = at_ / "run/metrics.jsonl";
   const auto before = fs::file_size(metrics);
   disk_->leave(0);
-  sets = {"data.validation=[]", "train.train_iters=1000000", "log.tensorboard=true",
+  sets = {"train.eval_interval=0", "train.train_iters=1000000", "log.tensorboard=true",
           "checkpoint.save_interval=0"};
   Child child(world().path(), world().train_arguments("disk/run", sets));
   ASSERT_TRUE(child.outlives(std::chrono::seconds(2)));
@@ -283,9 +283,10 @@ TEST_F(FullDisk, NotAByteLeftEndsNoRunThatGoesOn) {
                             }),
               1)
         << file << o;
-  const std::vector<Json> records = metrics_records(at_ / "run");
-  for (std::size_t i = 0; i < records.size(); ++i)
-    ASSERT_EQ(records[i].at("step").as_int(), static_cast<std::int64_t>(i) + 1);
+  std::int64_t step = 0;
+  for (const Json& r : metrics_records(at_ / "run"))
+    if (r.find("val_loss") == nullptr) ASSERT_EQ(r.at("step").as_int(), ++step);
+  EXPECT_GT(step, 8);
 }
 
 TEST_F(FullDisk, NotAByteLeftAtTheStart) {
