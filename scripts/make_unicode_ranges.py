@@ -22,7 +22,8 @@ CATEGORIES = ("Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So
               "Cc Cf Co").split()  # the rest is Cn
 SCRIPTS = """Arabic Armenian Bengali Bopomofo Braille Canadian_Aboriginal Cherokee Common Cyrillic Devanagari
 Ethiopic Georgian Greek Gujarati Gurmukhi Han Hangul Hebrew Hiragana Inherited Kannada Katakana Khmer
-Lao Latin Malayalam Mongolian Myanmar Oriya Sinhala Syriac Tamil Telugu Thaana Thai Tibetan Yi""".split()
+Lao Latin Malayalam Mongolian Myanmar Oriya Sinhala Syriac Tamil Telugu Thaana Thai Tibetan Yi
+Word""".split()  # the last is no script: \w of patterns
 SCALARS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
 
 

@@ -37,7 +37,8 @@ struct OneRank {
         parameters(model(), Device::cpu, true, nullptr) {
     config.parallel.deterministic = deterministic;
     parameters.initialize(ctx, 1);
-    optimizer.emplace(parameters, layout, groups, config, ctx, nullptr);
+    optimizer.emplace(parameters, layout, groups, config, ctx,
+                      parallel::ShardedOptimizer::Options{});
   }
   // The gradients are written anew, as by a backward pass: lanes add up in place.
   void step() {

@@ -60,6 +60,7 @@ struct Output {
   }
   void run(const Context& ctx) const {
     ops::linear_cross_entropy(ctx, {.losses = losses,
+                                    .z = {},
                                     .dx = dx,
                                     .dw = dw,
                                     .x = x,

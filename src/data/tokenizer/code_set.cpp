@@ -151,10 +151,9 @@ CodeSet spaces() {
   return set_of(kSpaces);
 }
 
+// Not the word characters of added tokens (kWordExtra): that library asks two engines.
 CodeSet word_characters() {
-  CodeSet out = set_of(kLetters);
-  out.add(set_of(kWordExtra));
-  return out;
+  return *property("Word");
 }
 
 }  // namespace grist::unicode

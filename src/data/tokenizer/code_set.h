@@ -36,6 +36,6 @@ class CodeSet {
 // '_' and '-' do not matter. Empty: not known.
 std::optional<CodeSet> property(std::string_view name);
 CodeSet spaces();           // \s
-CodeSet word_characters();  // \w
+CodeSet word_characters();  // \w, also \p{Word}
 
 }  // namespace grist::unicode

@@ -100,6 +100,7 @@ void measure_loss(const Bench& b) {
   }
   const auto loss = [&] {
     ops::linear_cross_entropy(b.ctx, {.losses = losses,
+                                      .z = {},
                                       .dx = dx,
                                       .dw = dw,
                                       .x = x,
