@@ -23,37 +23,12 @@ std::size_t round_up(std::size_t n, std::size_t to) {
 // Zero-filled; null when there is not enough.
 std::byte* allocate_host(std::size_t bytes) {
   const bool large = bytes >= kHugePage;
-  if (large && bytes > available_host_bytes()) return nullptr;
   const std::size_t size = round_up(bytes, large ? kHugePage : kAlign);
   void* p = std::aligned_alloc(large ? kHugePage : kAlign, size);
   if (p == nullptr) return nullptr;
   if (large) madvise(p, size, MADV_HUGEPAGE);  // fewer TLB misses; a refusal changes nothing
   std::memset(p, 0, size);
   return static_cast<std::byte*>(p);
-}
-// Address space alone: pages come, zero-filled, when they are touched.
-std::byte* map_host(std::size_t bytes) {
-  void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  return p == MAP_FAILED ? nullptr : static_cast<std::byte*>(p);
-}
-
-// What a plan holds: small pieces are taken as always, their use may come during set-up.
-constexpr std::size_t kPlannedAlone = std::size_t{64} << 20;
-
-struct Taken {
-  std::byte* data = nullptr;
-  BufferFree::Kind kind = BufferFree::Kind::own;
-};
-
-Taken take_memory(std::size_t bytes, Device device, std::string_view label, MemoryLedger* ledger) {
-  const bool planned = ledger != nullptr && ledger->planning() && bytes >= kPlannedAlone;
-  if (device == Device::cpu && planned) return {map_host(bytes), BufferFree::Kind::mapped};
-  if (device == Device::cpu) return {allocate_host(bytes)};
-  std::byte* p = cuda_device().allocate(bytes);
-  if (p != nullptr || !planned) return {p};
-  ledger->miss(label);
-  return {map_host(bytes), BufferFree::Kind::mapped};
 }
 }  // namespace
 
@@ -91,50 +66,18 @@ std::string MemoryLedger::largest_first(Device device) const {
   return out;
 }
 
-namespace {
-
-std::string host_shortfall(const std::vector<MemoryLedger::Entry>& entries, std::size_t free,
-                           std::size_t others) {
-  std::size_t sum = others;
-  std::string outside;
-  for (const MemoryLedger::Entry& e : entries) {
-    if (e.device != Device::cpu) continue;
-    sum += e.bytes;
-    if (sum > free) outside += (outside.empty() ? "" : ", ") + e.label + " " + human_bytes(e.bytes);
-  }
-  if (sum <= free) return "";
-  return fmt::format("out of memory: {} are needed, {} are available; what does not fit: {}",
-                     human_bytes(sum), human_bytes(free), outside.empty() ? "the rest" : outside);
-}
-
-}  // namespace
-
-std::string MemoryLedger::shortfall(std::size_t free, std::size_t others) const {
-  std::string what = host_shortfall(entries_, free, others);
-  std::string outside;
-  for (const Entry& e : entries_)
-    if (e.device == Device::cuda &&
-        std::find(missed_.begin(), missed_.end(), e.label) != missed_.end())
-      outside += (outside.empty() ? "" : ", ") + e.label + " " + human_bytes(e.bytes);
-  if (!outside.empty())
-    what += fmt::format("{}out of device memory: {} are needed; what does not fit: {}",
-                        what.empty() ? "" : "; ", human_bytes(total_bytes(Device::cuda)), outside);
-  return what;
-}
-
 Buffer::Buffer(std::size_t bytes, Device device, std::string_view label, MemoryLedger* ledger)
     : bytes_(bytes) {
   if (bytes == 0) return;
-  const Taken taken = take_memory(bytes, device, label, ledger);
-  if (taken.data == nullptr) {
+  std::byte* p = device == Device::cuda ? cuda_device().allocate(bytes) : allocate_host(bytes);
+  if (p == nullptr) {
     const std::string held = ledger != nullptr ? ledger->largest_first(device) : "";
     fail(ExitCode::out_of_memory,
-         "out of {}memory: {} for {}{}; use a smaller model or train.micro_batch_size, or "
-         "train.recompute: full",
+         "out of {}memory: {} for {}{}; use a smaller model, micro_batch_size or recompute: full",
          device == Device::cuda ? "device " : "", human_bytes(bytes), label,
          held.empty() ? "" : ", held already: " + held);
   }
-  take(taken.data, {device, taken.kind, bytes, std::string(label), ledger});
+  take(p, {device, false, bytes, std::string(label), ledger});
 }
 
 Buffer Buffer::pinned(std::size_t bytes, std::string_view label, MemoryLedger* ledger) {
@@ -145,7 +88,7 @@ Buffer Buffer::pinned(std::size_t bytes, std::string_view label, MemoryLedger* l
   if (p == nullptr)
     fail(ExitCode::out_of_memory, "out of pinned host memory: {} for {}", human_bytes(bytes),
          label);
-  b.take(p, {Device::cpu, BufferFree::Kind::pinned, bytes, std::string(label), ledger});
+  b.take(p, {Device::cpu, true, bytes, std::string(label), ledger});
   return b;
 }
 
@@ -156,11 +99,9 @@ void Buffer::take(std::byte* p, const BufferFree& free) {
 
 void BufferFree::operator()(std::byte* p) const noexcept {
   if (ledger != nullptr) ledger->remove(label, bytes, device);
-  if (kind == Kind::mapped) {
-    munmap(p, bytes);
-  } else if (device == Device::cuda || kind == Kind::pinned) {
+  if (device == Device::cuda || pinned) {
     DeviceRuntime* runtime = find_cuda_device();
-    if (runtime != nullptr) kind == Kind::pinned ? runtime->release_pinned(p) : runtime->release(p);
+    if (runtime != nullptr) pinned ? runtime->release_pinned(p) : runtime->release(p);
   } else {
     std::free(p);
   }

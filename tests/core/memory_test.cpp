@@ -43,31 +43,6 @@ TEST(Buffer, RefusalNamesLabelAndSize) {
   }
 }
 
-TEST(MemoryLedger, APlanTouchesNothingAndNamesAllThatDoesNotFit) {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  GTEST_SKIP() << "sanitizers watch so much address space too closely";
-#endif
-  constexpr std::size_t kTera = std::size_t{1} << 40;
-  MemoryLedger ledger;
-  ledger.plan_only();
-  const Buffer a(kTera, Device::cpu, "weights", &ledger);
-  const Buffer b(2 * kTera, Device::cpu, "moments", &ledger);
-  const Buffer c(kTera, Device::cpu, "copy", &ledger);
-
-  EXPECT_EQ(ledger.shortfall(5 * kTera, kTera), "");
-  EXPECT_EQ(
-      ledger.shortfall(2 * kTera, kTera / 2),
-      "out of memory: 4.50 TiB are needed, 2.00 TiB are available; what does not fit: moments "
-      "2.00 TiB, copy 1.00 TiB");
-}
-
-TEST(MemoryLedger, KnowsWhatIsAvailable) {
-  const std::size_t available = available_host_bytes();
-
-  EXPECT_GT(available, std::size_t{1} << 20);
-  EXPECT_LT(available, std::size_t{1} << 50) << "no machine has a pebibyte";
-}
-
 TEST(MemoryLedger, AddsUpByLabelAndForgetsWhatIsFreed) {
   MemoryLedger ledger;
   {

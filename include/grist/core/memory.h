@@ -29,30 +29,13 @@ class MemoryLedger {
   // "optimizer 2.00 GiB, parameters 1.00 GiB"; empty when nothing is held.
   std::string largest_first(Device device) const;
 
-  // From here on buffers are only planned: host memory is address space that nothing has touched
-  // yet, and device memory that there is not enough of is replaced by such. So everything can be
-  // laid out and added up before the first byte is written.
-  void plan_only() { planning_ = true; }
-  bool planning() const { return planning_; }
-  void miss(std::string_view label) { missed_.emplace_back(label); }
-  // What was planned and does not fit, in one line with the sum; empty: all of it fits. `free`
-  // bytes are available on the host, of which `others` (the program, the other ranks there) go
-  // first.
-  std::string shortfall(std::size_t free, std::size_t others) const;
-
  private:
   std::vector<Entry> entries_;
-  std::vector<std::string> missed_;  // labels of device memory that was not to be had
-  bool planning_ = false;
 };
-
-// Bytes that this process can take before the kernel ends something: of the machine and of its
-// control groups.
-std::size_t available_host_bytes();
 
 struct BufferFree {  // Buffer's deleter; tells the ledger
   Device device = Device::cpu;
-  enum class Kind : std::uint8_t { own, pinned, mapped } kind = Kind::own;
+  bool pinned = false;
   std::size_t bytes = 0;
   std::string label;
   MemoryLedger* ledger = nullptr;
@@ -61,8 +44,7 @@ struct BufferFree {  // Buffer's deleter; tells the ledger
 
 // Owns bytes on one device, 64-byte aligned (2 MiB for large ones on the CPU, 256 bytes on a GPU),
 // zero-filled on the CPU.
-// Move-only. Throws Error{out_of_memory} naming the label and the size, on the CPU before the
-// kernel would have to end a process for it.
+// Move-only. Throws Error{out_of_memory} naming the label and the size.
 class Buffer {
  public:
   Buffer() = default;
