@@ -291,6 +291,10 @@ std::vector<std::string> warnings_and_errors(const Outcome& o) {
   return out;
 }
 
+bool is_of_repetition(const std::string& line) {
+  return line.find("a repetition teaches little") != std::string::npos;
+}
+
 int occurrences(const std::string& text, const std::string& word) {
   int n = 0;
   for (std::size_t at = text.find(word); at != std::string::npos; at = text.find(word, at + 1)) ++n;

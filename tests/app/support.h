@@ -116,6 +116,7 @@ std::vector<std::string> lines(const std::string& text);
 // What grist wrote to standard error but that a rank is slow, which on a busy machine may be so:
 // mpirun has words of its own.
 std::vector<std::string> warnings_and_errors(const Outcome& o);
+bool is_of_repetition(const std::string& line);  // the warning of data read many times
 int occurrences(const std::string& text, const std::string& word);
 
 // Same metrics and the same bytes in the last checkpoint.
