@@ -1,5 +1,6 @@
 #include "json_record.h"
 
+#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -27,14 +28,16 @@ std::int32_t hex4(std::string_view digits) {
   return code;
 }
 
-// Whether one of eight bytes is a quote, a backslash or a control character (the bit tricks of
-// "Hacker's Delight", 6-1); a false alarm behind a true one is harmless.
-bool holds_special(std::uint64_t bytes) {
+// Of eight bytes, how many stand before the first quote, backslash or control character (the bit
+// tricks of "Hacker's Delight", 6-1: a false alarm comes behind a true one only).
+std::size_t plain_bytes(std::uint64_t bytes) {
   constexpr std::uint64_t kOnes = 0x0101010101010101ULL;
   constexpr std::uint64_t kHigh = 0x8080808080808080ULL;
   const auto zero = [](std::uint64_t v) { return (v - kOnes) & ~v & kHigh; };
   const std::uint64_t control = (bytes - kOnes * 0x20) & ~bytes & kHigh;
-  return (zero(bytes ^ (kOnes * '"')) | zero(bytes ^ (kOnes * '\\')) | control) != 0;
+  const std::uint64_t special =
+      zero(bytes ^ (kOnes * '"')) | zero(bytes ^ (kOnes * '\\')) | control;
+  return static_cast<std::size_t>(std::countr_zero(special)) / 8;
 }
 
 class Scanner {
@@ -86,7 +89,10 @@ class Scanner {
       std::uint64_t bytes = 0;
       for (; at_ + 8 <= line_.size(); at_ += 8) {
         std::memcpy(&bytes, line_.data() + at_, 8);
-        if (holds_special(bytes)) break;
+        const std::size_t plain = plain_bytes(bytes);
+        if (plain == 8) continue;
+        at_ += plain;
+        break;
       }
       if (at_ == line_.size()) return wrong("");
       const char c = line_[at_];
@@ -142,7 +148,7 @@ class Scanner {
       case 'f': return word("false");
       case 'n': return word("null");
       case 'N': return word("NaN");
-      default: return number();
+      default: return peek() == '-' || is_digit(peek()) ? number() : wrong("a value was expected");
     }
   }
 

@@ -179,6 +179,13 @@ TEST_F(Generate, TakesAnyPrompt) {
     EXPECT_EQ(world().run({"generate", path, "--prompt", "ab", "--temperature", "0"}).code, 0);
 }
 
+TEST_F(Generate, SaysThatAPromptIsMalformedAndShowsWhatTheModelWasGiven) {
+  const Outcome o = generate({"--prompt", "ab\xE9", "--temperature", "0"});
+
+  EXPECT_TRUE(o.out.starts_with("ab\xEF\xBF\xBD")) << o;
+  EXPECT_NE(o.err.find("warning: the prompt is malformed UTF-8: 1 places"), std::string::npos) << o;
+}
+
 TEST_F(Generate, RefusesWhatItCannotDo) {
   std::string text;
   for (int i = 0; i < 40; ++i) text += "q%";
