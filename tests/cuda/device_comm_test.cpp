@@ -182,7 +182,8 @@ TEST(DeviceCommunicator, GathersPartsAndAllRows) {
     const OnDevice staging(ctx, DType::f32, {n, offsets[self + 1] - offsets[self]});
 
     comm::gather_parts(device, buffer, offsets, staging).wait();
-    ops::tree_add(ctx, {.sum = rows(buffer.view(), offsets[self], offsets[self + 1]), .parts = staging});
+    ops::tree_add(ctx,
+                  {.sum = rows(buffer.view(), offsets[self], offsets[self + 1]), .parts = staging});
     comm::all_gather(device, buffer, offsets).wait();
 
     EXPECT_EQ(buffer.floats(), std::vector<float>(static_cast<std::size_t>(offsets.back()),
