@@ -1,14 +1,12 @@
 #include "grist/comm/device.h"
 
-#include <unistd.h>
-
-#include <array>
 #include <set>
 #include <vector>
 
 #include "grist/comm/collectives.h"
 #include "grist/core/check.h"
 #include "grist/core/device.h"
+#include "grist/core/host.h"
 #include "nccl_communicator.h"
 #include "staged.h"
 
@@ -18,9 +16,7 @@ namespace {
 
 // Which GPU of which machine.
 std::string gpu_address() {
-  std::array<char, 256> host{};
-  gethostname(host.data(), host.size() - 1);
-  return fmt::format("{} {}", host.data(), cuda_device().address());
+  return fmt::format("{} {}", host_name(), cuda_device().address());
 }
 
 // Empty where all ranks have NCCL and GPUs of their own, else why not; the same line on all of

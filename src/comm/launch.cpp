@@ -1,7 +1,6 @@
 #include "grist/comm/launch.h"
 
 #include <mpi.h>
-#include <unistd.h>
 
 #include <array>
 #include <chrono>
@@ -13,6 +12,7 @@
 
 #include "cores.h"
 #include "grist/core/check.h"
+#include "grist/core/host.h"
 #include "mpi_world.h"
 
 #ifdef __SANITIZE_ADDRESS__
@@ -52,11 +52,6 @@ std::optional<Launcher> launcher() {
   for (const char* rank : {"PMIX_RANK", "PMI_RANK"})
     if (number(rank)) return Launcher{fmt::format("a launcher ({})", rank), std::nullopt};
   return std::nullopt;
-}
-
-std::string host_name() {
-  std::array<char, 256> name{};
-  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "unknown host";
 }
 
 std::string library() {

@@ -1,13 +1,13 @@
 #include "grist/core/context.h"
 
-#include <sched.h>
-
 #include <atomic>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
 #include <thread>
 #include <vector>
+
+#include "grist/core/host.h"
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -28,12 +28,6 @@ void flush_denormals() {
 
 namespace {
 thread_local bool inside_task = false;
-
-int available_cores() {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
-  return static_cast<int>(std::thread::hardware_concurrency());
-}
 }  // namespace
 
 struct ThreadPool::State {

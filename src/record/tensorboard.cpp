@@ -7,6 +7,8 @@
 #include <chrono>
 #include <cstring>
 
+#include "grist/core/host.h"
+
 namespace grist::record {
 
 namespace {
@@ -97,10 +99,8 @@ std::string tensorboard_scalar_record(double wall_time, std::int64_t step,
 namespace {
 
 std::filesystem::path event_file(const std::filesystem::path& folder, double start) {
-  char host[256] = "localhost";
-  gethostname(host, sizeof host - 1);
   return folder / ("events.out.tfevents." + std::to_string(static_cast<std::int64_t>(start)) + "." +
-                   host + "." + std::to_string(getpid()));
+                   host_name() + "." + std::to_string(getpid()));
 }
 
 }  // namespace

@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "grist/comm/collectives.h"
+#include "grist/core/host.h"
 #include "monitor_thread.h"
 #include "stacks.h"
 

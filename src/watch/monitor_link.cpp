@@ -17,7 +17,6 @@
 #include <cerrno>
 #include <charconv>
 #include <chrono>
-#include <climits>
 #include <cstddef>
 #include <cstring>
 #include <sstream>
@@ -258,11 +257,6 @@ bool Link::receive(std::vector<Frame>& frames, std::size_t most) {
   }
   in_.erase(0, at);
   return open;
-}
-
-std::string host_name() {
-  char name[HOST_NAME_MAX + 1] = {};
-  return gethostname(name, sizeof name - 1) == 0 ? name : "unknown";
 }
 
 std::string random_token() {

@@ -79,7 +79,6 @@ struct Process {  // of the job, as every rank knows it
   pid_t pid = 0;
 };
 
-std::string host_name();
 std::string random_token();
 // Whether this process is the first of its machine that asks for `name`; the name is its own until
 // `held` goes, or the process ends.
