@@ -6,7 +6,7 @@
 #include "grist/core/log.h"
 #include "grist/core/output.h"
 #include "grist/data/bpe_trainer.h"
-#include "grist/data/corpus.h"
+#include "grist/data/document_pipeline.h"
 #include "grist/data/tokenizer.h"
 
 namespace grist::app {
@@ -22,17 +22,27 @@ std::string read_standard_input() {
   return text;
 }
 
+// Words are counted where they are found; nothing is left for writing.
+struct Nothing {
+  void clear() {}
+  std::size_t bytes() const { return 0; }
+};
+
 }  // namespace
 
 ExitCode run(const TokenizerTrainArguments& a) {
   const BpeTrainerOptions options{.vocab_size = static_cast<std::int32_t>(a.vocab_size)};
   const CorpusOptions corpus{
       .inputs = a.inputs, .text_key = a.text_key, .on_bad_line = parse_on_bad_line(a.on_bad_line)};
-  ThreadPool pool(static_cast<int>(a.threads));
-  WordCounter counter(options, pool.size());
-  const auto add = [&](std::string_view document, int worker) { counter.add(document, worker); };
-  const BadLines bad = for_each_document(corpus, pool, "counting words", add);
-  for (const std::string& line : bad.first) log::warn("skipped {}", line);
+  const PipelineOptions pipeline{.threads = static_cast<int>(a.threads)};
+  WordCounter counter(options, pipeline.workers());
+  const auto make_worker = [&](int worker) {
+    return [&counter, worker](const Document& d, Nothing&) { counter.add(d.text, worker); };
+  };
+  const CorpusSummary read = for_each_in_order<Nothing>(
+      {.corpus = corpus, .pipeline = pipeline, .label = "counting words"}, make_worker,
+      [](Nothing&) {});
+  for (const std::string& line : read.bad.first) log::warn("skipped {}", line);
   if (counter.replaced() > 0)
     log::warn("malformed UTF-8: {} places became U+FFFD", counter.replaced());
   const TrainedTokenizer trained = train_bpe(counter, options);

@@ -228,18 +228,4 @@ bool CorpusReader::next(CorpusChunk& chunk) {
   return found;
 }
 
-BadLines for_each_document(const CorpusOptions& options,
-                           const std::function<void(std::string_view)>& document) {
-  CorpusReader reader(options);
-  DocumentParser parser(options);
-  CorpusChunk chunk;
-  BadLines bad;
-  const auto unless_refused = [&](std::string_view text) {
-    if (options.on_bad_line == OnBadLine::skip || bad.count == 0) document(text);
-  };
-  while (reader.next(chunk)) parser.parse(chunk, unless_refused, bad);
-  if (bad.count > 0 && options.on_bad_line == OnBadLine::refuse) refuse_bad_lines(bad);
-  return bad;
-}
-
 }  // namespace grist

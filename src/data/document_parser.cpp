@@ -22,8 +22,9 @@ bool is_blank(std::string_view line) {
 struct DocumentParser::State {
   CorpusOptions options;
   std::string unescaped;
+  std::vector<JsonMember> members;  // of the line
 
-  // The document of one line, or the reason why there is none.
+  // The text of one line, or the reason why there is none.
   std::string_view text_of(std::string_view line, std::string& reason) {
     if (line.size() > options.max_document_bytes) {
       reason = fmt::format("longer than {} bytes", options.max_document_bytes);
@@ -33,15 +34,15 @@ struct DocumentParser::State {
       reason = "not valid UTF-8";
       return {};
     }
-    JsonMember member;
-    std::string_view text;
-    reason = find_member(line, options.text_key, member);
+    reason = scan_object(line, members);
     if (!reason.empty()) return {};
-    if (!member.found) {
+    std::string_view text;
+    const JsonMember* member = last_member(members, options.text_key);
+    if (member == nullptr) {
       reason = fmt::format("has no key \"{}\"", options.text_key);
-    } else if (!member.raw.starts_with('"')) {
+    } else if (!member->value.starts_with('"')) {
       reason = fmt::format("key \"{}\" is not a string", options.text_key);
-    } else if (!string_value(member.raw, unescaped, text)) {
+    } else if (!string_value(member->value, unescaped, text)) {
       reason = fmt::format("key \"{}\" holds half of a surrogate pair, which is no character",
                            options.text_key);
     }
@@ -55,7 +56,7 @@ DocumentParser::DocumentParser(const CorpusOptions& options) : state_(std::make_
 DocumentParser::~DocumentParser() = default;
 
 void DocumentParser::parse(const CorpusChunk& chunk,
-                           const std::function<void(std::string_view)>& document, BadLines& bad) {
+                           const std::function<void(const Document&)>& document, BadLines& bad) {
   if (!chunk.error.empty()) {
     bad.add(fmt::format("{}:{}: {}", chunk.file, chunk.first_line, chunk.error));
     return;
@@ -65,7 +66,7 @@ void DocumentParser::parse(const CorpusChunk& chunk,
     rest.remove_prefix(kByteOrderMark.size());
   if (!chunk.json_lines) {
     if (simdjson::validate_utf8(rest.data(), rest.size())) {
-      document(rest);
+      document({.text = rest, .record = {}, .file = chunk.file});
     } else {
       bad.add(fmt::format("{}:1: not valid UTF-8", chunk.file));
     }
@@ -79,7 +80,11 @@ void DocumentParser::parse(const CorpusChunk& chunk,
     reason.clear();
     const std::string_view text = state_->text_of(line, reason);
     if (reason.empty()) {
-      document(text);
+      document({.text = text,
+                .record = line,
+                .members = state_->members,
+                .file = chunk.file,
+                .line = number});
     } else {
       bad.add(fmt::format("{}:{}: {}", chunk.file, number, reason));
     }

@@ -44,13 +44,13 @@ class Scanner {
  public:
   explicit Scanner(std::string_view line) : line_(line) {}
 
-  std::string find(std::string_view key, JsonMember& member) {
+  std::string members(std::vector<JsonMember>& out) {
     skip_space();
     if (peek() != '{') {
       if (value()) return "not a JSON object";
       return problem();
     }
-    if (!object(&key, &member)) return problem();
+    if (!object(out)) return problem();
     skip_space();
     if (at_ != line_.size()) {
       wrong_ = "something stands behind the object";
@@ -192,34 +192,28 @@ class Scanner {
   }
 
   // The object of the line, whose members are looked at.
-  bool object(const std::string_view* key, JsonMember* member) {
+  bool object(std::vector<JsonMember>& out) {
     ++at_;
     if (take('}')) return true;
     for (;;) {
       skip_space();
       const std::size_t begin = at_;
       if (!string()) return false;
-      const bool wanted = same(line_.substr(begin, at_ - begin), *key);
+      const std::string_view name = line_.substr(begin, at_ - begin);
       if (!take(':')) return wrong("':' was expected");
       skip_space();
       const std::size_t from = at_;
       if (!value()) return false;
-      if (wanted) *member = {.found = true, .raw = line_.substr(from, at_ - from)};
+      out.push_back({.name = name, .value = line_.substr(from, at_ - from)});
       if (take('}')) return true;
       if (!take(',')) return wrong("',' or '}' was expected");
     }
-  }
-
-  bool same(std::string_view raw, std::string_view key) {
-    std::string_view text;
-    return string_value(raw, buffer_, text) && text == key;
   }
 
   std::string_view line_;
   std::size_t at_ = 0;
   const char* wrong_ = "";
   std::vector<char> open_;
-  std::string buffer_;
 };
 
 // The code point of the \u escape whose digits begin at `at`, which moves behind it; -1: half of a
@@ -248,9 +242,18 @@ char unescaped(char c) {
 
 }  // namespace
 
-std::string find_member(std::string_view line, std::string_view key, JsonMember& member) {
-  member = {};
-  return Scanner(line).find(key, member);
+std::string scan_object(std::string_view line, std::vector<JsonMember>& members) {
+  members.clear();
+  return Scanner(line).members(members);
+}
+
+const JsonMember* last_member(std::span<const JsonMember> members, std::string_view name) {
+  std::string buffer;
+  for (auto member = members.rbegin(); member != members.rend(); ++member) {
+    std::string_view text;
+    if (string_value(member->name, buffer, text) && text == name) return &*member;
+  }
+  return nullptr;
 }
 
 bool string_value(std::string_view raw, std::string& buffer, std::string_view& text) {

@@ -6,6 +6,7 @@
 #include "grist/core/check.h"
 #include "grist/core/hash.h"
 #include "grist/core/random.h"
+#include "grist/data/document_pipeline.h"
 
 namespace grist {
 namespace {
@@ -21,10 +22,19 @@ CorpusOptions options(Texts inputs, OnBadLine on_bad_line = OnBadLine::refuse) {
   return o;
 }
 
-Texts read(const CorpusOptions& o, BadLines* bad = nullptr) {
+struct Piece {
   Texts texts;
-  BadLines found = for_each_document(o, [&](std::string_view t) { texts.emplace_back(t); });
-  if (bad != nullptr) *bad = std::move(found);
+  void clear() { texts.clear(); }
+  std::size_t bytes() const { return texts.size(); }
+};
+
+Texts read(const CorpusOptions& o, BadLines* bad = nullptr, int threads = 1) {
+  Texts texts;
+  CorpusSummary summary = for_each_in_order<Piece>(
+      {.corpus = o, .pipeline = {.threads = threads}},
+      [](int) { return [](const Document& d, Piece& piece) { piece.texts.emplace_back(d.text); }; },
+      [&](const Piece& p) { texts.insert(texts.end(), p.texts.begin(), p.texts.end()); });
+  if (bad != nullptr) *bad = std::move(summary.bad);
   return texts;
 }
 
@@ -176,13 +186,10 @@ TEST(BadLines, AreRefusedTogether) {
   std::string all = line("a");
   for (const BadLine& bad_line : kBadLines) all += bad_line.text + "\n";
   dir.write("a.jsonl", all);
-  int called = 0;
 
-  EXPECT_TRUE(throws(ExitCode::bad_data, fmt::format("{} bad lines", kBadLines.size()), [&] {
-    for_each_document(options({dir / "a.jsonl"}), [&](std::string_view) { ++called; });
-  }));
+  EXPECT_TRUE(throws(ExitCode::bad_data, fmt::format("{} bad lines", kBadLines.size()),
+                     [&] { read(options({dir / "a.jsonl"})); }));
   EXPECT_TRUE(throws(ExitCode::bad_data, "a.jsonl:2: ", [&] { read(options({dir / "a.jsonl"})); }));
-  EXPECT_EQ(called, 1);
 }
 
 TEST(BadLines, TextThatIsNotUtf8) {
@@ -288,25 +295,15 @@ TEST(Corpus, ThreadsSeeTheSameDocumentsAndBadLines) {
   }
   dir.write("a.jsonl", all);
   dir.write("b.jsonl.gz", test::gzip(all));
-  BadLines serial;
-  Texts want = read(options({dir / "*"}, OnBadLine::skip), &serial);
-  ThreadPool pool(3);
-  std::vector<Texts> got(3);
+  BadLines serial, bad;
+  const Texts want = read(options({dir / "*"}, OnBadLine::skip), &serial);
 
-  const BadLines bad = for_each_document(
-      options({dir / "*"}, OnBadLine::skip), pool, "",
-      [&](std::string_view t, int w) { got[static_cast<std::size_t>(w)].emplace_back(t); });
+  EXPECT_EQ(read(options({dir / "*"}, OnBadLine::skip), &bad, 3), want);
 
-  Texts together;
-  for (const Texts& part : got) together.insert(together.end(), part.begin(), part.end());
-  std::sort(together.begin(), together.end());
-  std::sort(want.begin(), want.end());
-  EXPECT_EQ(together, want);
   EXPECT_EQ(bad.count, serial.count);
   EXPECT_EQ(bad.first, serial.first);
-  EXPECT_TRUE(throws(ExitCode::bad_data, "30 bad lines", [&] {
-    for_each_document(options({dir / "*"}), pool, "", [](std::string_view, int) {});
-  }));
+  EXPECT_TRUE(
+      throws(ExitCode::bad_data, "30 bad lines", [&] { read(options({dir / "*"}), nullptr, 3); }));
 }
 
 TEST(Corpus, ChangedBytesAreReadOrRefused) {

@@ -166,18 +166,18 @@ TEST(Prepare, AnExistingOutputIsRefusedBeforeAnyWork) {
                      [&] { prepare(options(dir, "missing.jsonl")); }));
 }
 
-TEST(Prepare, AnErrorOfAnEncoderArrives) {
+TEST(Prepare, AnErrorOfAnEncoderArrivesWithTheDocumentsPlace) {
   const TempDir dir;
-  dir.write("a.jsonl", many_lines(3000, 4000));
+  dir.write("a.jsonl", many_lines(2000, 4000) + line("zzz") + many_lines(1000, 4000));
   PrepareOptions o = options(dir, "a.jsonl", 3);
   o.make_encoder = [] {
     return [](std::string_view text, std::vector<std::int32_t>& ids) {
-      if (text.size() > 3990) fail(ExitCode::internal, "the encoder failed");
+      if (text == "zzz") fail(ExitCode::internal, "the encoder failed");
       ids.push_back(1);
     };
   };
 
-  EXPECT_TRUE(throws(ExitCode::internal, "the encoder failed", [&] { prepare(o); }));
+  EXPECT_TRUE(throws(ExitCode::internal, "a.jsonl:2001: the encoder failed", [&] { prepare(o); }));
   EXPECT_EQ(dir.names(), std::vector<std::string>{"a.jsonl"});
 }
 

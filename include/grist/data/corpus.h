@@ -2,7 +2,7 @@
 // Reading text corpora: .txt (one document a file) and .jsonl, .ndjson, .json (one object a line),
 // each plain, .gz or .zst, in bounded memory. Reading is cut in two so that many threads can share
 // the work: CorpusReader cuts files into chunks of whole lines, a DocumentParser on each thread
-// turns chunks into documents.
+// turns chunks into documents. data/document_pipeline.h puts the two together.
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-#include "grist/core/context.h"
+#include "grist/data/document.h"
 
 namespace grist {
 
@@ -75,9 +75,8 @@ class DocumentParser {
   ~DocumentParser();
   DocumentParser(const DocumentParser&) = delete;
   DocumentParser& operator=(const DocumentParser&) = delete;
-  // Calls document(text) for each document in order; the text is valid UTF-8 and valid during the
-  // call. Blank lines and a byte order mark are passed over.
-  void parse(const CorpusChunk& chunk, const std::function<void(std::string_view)>& document,
+  // Calls document for each document in order. Blank lines and a byte order mark are passed over.
+  void parse(const CorpusChunk& chunk, const std::function<void(const Document&)>& document,
              BadLines& bad);
 
  private:
@@ -85,15 +84,6 @@ class DocumentParser {
   std::unique_ptr<State> state_;
 };
 
-// Every document of the corpus, in order, on the calling thread. Applies on_bad_line: refuse reads
-// to the end without further calls, then throws bad_data with the count and the first lines.
-BadLines for_each_document(const CorpusOptions& options,
-                           const std::function<void(std::string_view)>& document);
-// The same on the threads of a pool: document(text, worker) in no particular order. The bad lines
-// are those of the serial reader. Shows a progress line unless `label` is empty; a stop signal is
-// Error{preempted}.
-BadLines for_each_document(const CorpusOptions& options, ThreadPool& pool, std::string_view label,
-                           const std::function<void(std::string_view, int)>& document);
 [[noreturn]] void refuse_bad_lines(const BadLines& bad);
 
 }  // namespace grist

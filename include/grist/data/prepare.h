@@ -1,7 +1,6 @@
 #pragma once
-// Text to tokens: a reading thread, encoding threads, and the calling thread, which writes in the
-// order of the input. The output is the same bytes for any number of threads. At most two chunks of
-// the input a thread are in memory.
+// Text to tokens, through the pipeline of data/document_pipeline.h: the output is the same bytes
+// for any number of threads, and memory is bounded.
 #include <cstdint>
 #include <filesystem>
 #include <functional>
