@@ -14,12 +14,9 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 constexpr int kRanks = 8;
-const Arguments kSets = {"parallel.deterministic=elastic",
-                         "train.global_batch_size=16",
-                         "train.train_iters=40",
-                         "checkpoint.save_interval=2",
-                         "parallel.expert_model_parallel_size=2",
-                         "parallel.watchdog_seconds=3"};
+const Arguments kSets = {"parallel.deterministic=elastic", "train.global_batch_size=16",
+                         "train.train_iters=40", "checkpoint.save_interval=2",
+                         "parallel.expert_model_parallel_size=2"};
 
 class RankFaults : public ::testing::Test {
  protected:
@@ -45,11 +42,22 @@ class RankFaults : public ::testing::Test {
     ASSERT_EQ(o.code, 0) << o;
     expect_same_run(world() / run, world() / "ranks-undisturbed");
   }
+  // Waits for a random moment of a job: in every second one after more steps than the run has had,
+  // so that a slow machine comes to its end too. False when the job ends before.
+  bool reaches_a_moment(Child& child, const std::string& run) {
+    const int step = steps_reached(run) + 1 + static_cast<int>(random_.below(at_++, 6));
+    if (++jobs_ % 2 == 0 && !reaches_step(child, run, step)) return false;
+    return child.outlives(milliseconds(random_.below(at_++, 300)));
+  }
   static void expect_names(const Outcome& o, int rank, int pid) {
     const std::string who = "error: rank " + std::to_string(rank) + " (host ";
     EXPECT_EQ(occurrences(o.err, who), 1) << o;
     EXPECT_NE(o.err.find(", pid " + std::to_string(pid) + ") "), std::string::npos) << o;
   }
+
+  Random random_{5, "moments"};
+  std::uint64_t at_ = 0;
+  int jobs_ = 0;
 };
 
 // R11
@@ -64,7 +72,7 @@ TEST_F(RankFaults, ADeadRankIsNamedAndOtherRanksGoOn) {
     const auto killed = std::chrono::steady_clock::now();
     const Outcome o = child.wait();
     EXPECT_TRUE(o.code == 76 || o.code == 137) << o;
-    EXPECT_LT(std::chrono::steady_clock::now() - killed, seconds(20)) << o;
+    EXPECT_LT(std::chrono::steady_clock::now() - killed, seconds(60)) << o;
     expect_names(o, victim, pid);
     expect_goes_on(run, 1 << round % 3);
     ASSERT_FALSE(HasFailure()) << "round " << round;
@@ -77,7 +85,8 @@ TEST_F(RankFaults, AStoppedRankIsNamedAndOtherRanksGoOn) {
   for (int round = 0; round < scaled(3); ++round) {
     const std::string run = "stopped-rank-" + std::to_string(round);
     const int victim = (3 * round + 1) % kRanks;
-    Child child(world().path(), train(run), kRanks);
+    // Short, but longer than the ranks of a busy machine wait for a core.
+    Child child(world().path(), train(run, {"parallel.watchdog_seconds=8"}), kRanks);
     const int pid = rank_at_step(child, run, victim, 3);
     ASSERT_GT(pid, 0) << child.wait();
     ::kill(pid, SIGSTOP);
@@ -127,16 +136,14 @@ TEST_F(RankFaults, ASlowRankIsNamedAndLeftAlone) {
 
 // R1, R7, R8: everything killed at a random moment, then another number of ranks goes on.
 TEST_F(RankFaults, KilledJobsGoOnWithOtherRanksAndTheSameBits) {
-  const Random random(5, "moments");
-  std::uint64_t at = 0;
   int killed = 0;
   for (int round = 0; killed < scaled(8); ++round) {
     ASSERT_LT(round, 20 + scaled(8));
     const std::string run = "jobs-killed-" + std::to_string(round);
     for (;;) {
-      const int ranks = 2 << random.below(at++, 3);  // 2, 4 or 8
+      const int ranks = 2 << random_.below(at_++, 3);  // 2, 4 or 8
       Child child(world().path(), train(run), ranks);
-      if (!child.outlives(milliseconds(300 + random.below(at++, 2000)))) {
+      if (killed >= scaled(8) || !reaches_a_moment(child, run)) {
         const Outcome o = child.wait();
         ASSERT_EQ(o.code, 0) << o;
         break;
@@ -153,19 +160,17 @@ TEST_F(RankFaults, KilledJobsGoOnWithOtherRanksAndTheSameBits) {
 
 // R12: mpirun forwards USR1; TERM goes to the ranks themselves, as srun sends it.
 TEST_F(RankFaults, SignalsSaveAndEndWith75) {
-  const Random random(6, "moments");
-  std::uint64_t at = 0;
   int stopped = 0;
   for (int round = 0; stopped < scaled(5); ++round) {
     ASSERT_LT(round, 20 + scaled(5));
     const std::string run = "signalled-" + std::to_string(round);
     for (Outcome o; o.code != 0;) {
       Child child(world().path(), train(run, {"checkpoint.save_interval=0"}), kRanks);
-      if (reaches_step(child, run, 0) && child.outlives(milliseconds(random.below(at++, 800)))) {
+      if (stopped < scaled(5) && reaches_a_moment(child, run)) {
         if (round % 2 == 0) {
           child.send(SIGUSR1);
         } else {
-          const int pid = child.rank_pids()[random.below(at++, kRanks)];
+          const int pid = child.rank_pids()[random_.below(at_++, kRanks)];
           if (pid > 0) ::kill(pid, SIGTERM);
         }
       }

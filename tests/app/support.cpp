@@ -256,10 +256,14 @@ void SmallDisk::make_space() const {
   fs::remove(at_ / "filler");
 }
 
-bool reaches_step(Child& child, const std::string& run, int step) {
+int steps_reached(const std::string& run) {
   const fs::path metrics = world() / run / "metrics.jsonl";
+  return fs::exists(metrics) ? static_cast<int>(std::ssize(lines(read_text(metrics)))) : 0;
+}
+
+bool reaches_step(Child& child, const std::string& run, int step) {
   for (int i = 0; i < 6000 && child.running(); ++i) {
-    if (fs::exists(metrics) && std::ssize(lines(read_text(metrics))) >= step) return true;
+    if (fs::exists(world() / run / "metrics.jsonl") && steps_reached(run) >= step) return true;
     child.outlives(std::chrono::milliseconds(10));
   }
   return false;

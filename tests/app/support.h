@@ -97,6 +97,7 @@ class SmallDisk {
 // ends before or a minute passes.
 int rank_at_step(Child& child, const std::string& run, int rank, int step);
 bool reaches_step(Child& child, const std::string& run, int step);
+int steps_reached(const std::string& run);  // lines of metrics.jsonl, 0 without one
 
 // ---- what a run leaves ---------------------------------------------------------------------
 
