@@ -6,6 +6,7 @@
 #include <string>
 
 #include "grist/core/context.h"
+#include "grist/core/device_id.h"
 #include "grist/core/tensor.h"
 
 #define GRIST_OPS(X)                              \
@@ -57,7 +58,7 @@ GRIST_OPS(GRIST_STRUCT)
 
 namespace grist {
 
-// A backend that a program may or may not contain.
+// A device's operations.
 struct Backend {
   GRIST_OPS(GRIST_MEMBER)
   std::size_t (*weight_bytes)(DType dtype, const Shape& shape);
@@ -68,12 +69,13 @@ struct Backend {
 namespace grist::cpu {
 GRIST_OPS(GRIST_DECLARE)
 std::size_t weight_bytes(DType dtype, const Shape& shape);
+const Backend& backend();
 }  // namespace grist::cpu
 
 namespace grist::cuda {
 GRIST_OPS(GRIST_DECLARE)
 std::size_t weight_bytes(DType dtype, const Shape& shape);
-// Makes Device::cuda known to this program (core/device.h, and the operations below). False where
+// Registers Device::cuda: its runtime (core/device.h), and its operations (below). False where
 // no usable GPU or driver is there; `why` then says so in one line.
 // The GPU is number device_index modulo the GPUs there are.
 bool enable(int device_index, std::string& why);
@@ -81,9 +83,10 @@ int device_count();
 }  // namespace grist::cuda
 
 namespace grist::ops {
-// What runs operations on Device::cuda; null: nothing does. Set by cuda::enable().
-const Backend* cuda_backend();
-void set_cuda_backend(const Backend* backend);
+// What runs operations on a device: the CPU's from the start, others when their device is made
+// ready. Error{device_unavailable} where there is nothing; null takes it away.
+const Backend& backend(Device device);
+void register_backend(Device device, const Backend* backend);
 }  // namespace grist::ops
 
 #undef GRIST_STRUCT

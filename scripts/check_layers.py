@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Checks who includes whom: modules point down only, and each third-party library has its place.
-Device code uses nothing that only nvcc understands outside kernels/cuda/ptx.
+Device code uses nothing that only nvcc understands outside kernels/cuda/ptx. Above the kernels
+nobody asks which device something is on, but what it can do (core/device.h).
 
 docs/architecture.md draws this table, and CMake has one static library a module with the same
 edges. Tests may include anything. Prints every offence as file:line and exits 1 if there is one.
@@ -63,6 +64,11 @@ NOT_IN_KERNELS = {
 }
 KERNEL_WORDS = re.compile(r"<<<|\basm\b|__CUDA_ARCH__")
 
+# Above the kernels: a comparison sends every device but those its author knew the wrong way.
+DEVICE_ASKED = re.compile(r"[=!]=\s*(\w+::)*Device::|Device::\w+\s*[=!]=|\bcase\s+(\w+::)*Device::")
+# Who may say Device::cuda at all: who offers it, and what `device: auto` means.
+NAMES_CUDA = {"src/app/backends.cpp", "src/nn/choose_device.cpp", "include/grist/core/device_id.h"}
+
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 SUFFIXES = {".h", ".cpp", ".cu", ".cuh"}
 
@@ -116,6 +122,18 @@ def kernel_problem(path, line):
     return f"{match[0]}: {NOT_IN_KERNELS[match[0]]}" if match else None
 
 
+def device_problem(path, line):
+    """Why this line may not name a device, or None."""
+    code = line.split("//")[0]
+    if path.startswith("kernels/"):
+        return None
+    if DEVICE_ASKED.search(code):
+        return "ask properties(device), not which device it is (grist/core/device.h)"
+    if "Device::cuda" in code and path not in NAMES_CUDA:
+        return f"Device::cuda belongs in {' or '.join(sorted(NAMES_CUDA))}"
+    return None
+
+
 def check(root):
     """All offences, as lines."""
     problems, users = [], {pattern: set() for pattern in ONE_FILE_ONLY}
@@ -128,6 +146,8 @@ def check(root):
             problems.append(f"{path}:1: a header begins with #pragma once")
         for number, line in enumerate(text.splitlines(), start=1):
             if problem := kernel_problem(path, line):
+                problems.append(f"{path}:{number}: {problem}")
+            if problem := device_problem(path, line):
                 problems.append(f"{path}:{number}: {problem}")
             match = INCLUDE.match(line)
             if not match:

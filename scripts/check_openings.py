@@ -3,7 +3,7 @@
 
 Every source opens with a comment, or its first include is the header of the same name, which does.
 A kernel's comment has the five headings of HEADINGS, in that order; what "See" names exists. A
-kernel file is every .cu, every .cuh that starts kernels, and every .cpp of kernels/cpu.
+kernel file is every .cu, every .cuh that starts kernels, and every .cpp of kernels/cpu but the table.
 
   scripts/check_openings.py [ROOT]      ROOT: the repository by default
 """
@@ -35,6 +35,8 @@ def has_own_header(path, text):
 def is_kernel(path, text):
     """Whether the file's comment needs the headings; `path` is relative to the root."""
     if path.parts[0] != "kernels":
+        return False
+    if path.name == "backend.cpp":  # the table of operations
         return False
     return (path.suffix == ".cu" or (path.suffix == ".cuh" and "__global__" in text) or
             (path.suffix == ".cpp" and path.parts[1] == "cpu"))

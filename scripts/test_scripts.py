@@ -131,6 +131,15 @@ class Layers(InFolder):
         self.write(name, text)
         return check_layers.check(self.folder)[0]
 
+    def test_nobody_above_the_kernels_asks_which_device_it_is(self):
+        for line in ("if (ctx.device == Device::cpu) return;", "while (grist::Device::cpu != d)",
+                     "if (d != grist::Device::cpu)", "    case Device::cpu: return 1;",
+                     "Buffer b(1, Device::cuda, label);"):
+            with self.subTest(line):
+                self.assertEqual(len(self.problems("src/nn/pass.cpp", line + "\n")), 1)
+        self.assertEqual(self.problems("src/nn/pass.cpp", "Buffer b(1, Device::cpu, label);\n"), [])
+        self.assertEqual(self.problems("kernels/cuda/a.cpp", "if (d == Device::cuda) {}\n"), [])
+
     def test_allows_what_points_down(self):
         text = "#include <vector>\n#include <yaml-cpp/yaml.h>\n#include \"grist/core/json.h\"\n"
         self.assertEqual(self.problems("src/config/load.cpp", text), [])

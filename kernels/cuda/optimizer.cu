@@ -134,8 +134,7 @@ void normal_init(const Context& ctx, const ops::NormalInit& a) {
   const std::int64_t n = a.x.numel();
   std::vector<float> piece(static_cast<std::size_t>(std::min(n, kPiece)));
   std::unique_ptr<ThreadPool> threads;  // a small tensor is not worth starting them
-  Context host;
-  host.pool = ctx.pool;
+  Context host(ctx.pool);
   if (host.pool == nullptr && n > 64 * 1024) {
     threads = std::make_unique<ThreadPool>(0);
     host.pool = threads.get();

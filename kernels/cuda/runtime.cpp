@@ -32,6 +32,9 @@ void bind_thread() {
 class Runtime final : public DeviceRuntime {
  public:
   std::string description, kind_of_device;
+  DeviceProperties properties() const override {
+    return {.asynchronous = true, .bf16 = true, .graphs = true, .nccl = true};
+  }
   std::string describe() const override { return description; }
   std::string kind() const override { return kind_of_device; }
   std::string address() const override {
@@ -210,8 +213,8 @@ bool enable(int device_index, std::string& why) {
   std::snprintf(text, sizeof text, ", %.1f GiB",
                 static_cast<double>(properties.totalGlobalMem) / (1 << 30));
   runtime.description = std::string(properties.name) + ", " + runtime.kind_of_device + text;
-  set_cuda_device(&runtime);
-  ops::set_cuda_backend(&kBackend);
+  register_runtime(Device::cuda, &runtime);
+  ops::register_backend(Device::cuda, &kBackend);
   return true;
 }
 

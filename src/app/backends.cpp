@@ -7,7 +7,7 @@ namespace grist::app {
 
 void offer_backends() {
 #ifdef GRIST_HAS_CUDA
-  offer_cuda(&cuda::enable);
+  offer_device(Device::cuda, &cuda::enable);
 #endif
 }
 

@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "grist/config/config.h"
 #include "grist/core/check.h"
 
 namespace grist::app {
@@ -100,6 +101,11 @@ void add_generate(CLI::App& app, Invocation& chosen, GenerateArguments& a) {
   c->add_option("--top-p", a.top_p, "Only the most likely tokens that together reach p")
       ->capture_default_str();
   c->add_option("--seed", a.seed)->capture_default_str();
+  std::vector<std::string> devices;
+  for (const WantedDevice d : all_words<WantedDevice>()) devices.emplace_back(word(d));
+  c->add_option("--device", a.device,
+                "Where to compute; by default what the run's configuration says")
+      ->check(CLI::IsMember(devices));
   c->add_option("--threads", a.threads, "0: one per core")
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();

@@ -69,6 +69,7 @@ struct GenerateArguments {
   std::int64_t top_k = 0;
   double top_p = 1.0;
   std::int64_t seed = 0;
+  std::string device{};
   std::int64_t threads = 0;
 };
 

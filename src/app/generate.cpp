@@ -10,12 +10,9 @@
 namespace grist::app {
 
 ExitCode run(const GenerateArguments& a) {
-  ThreadPool pool(static_cast<int>(a.threads));
-  Scratch scratch;
-  Context ctx;
-  ctx.pool = &pool;
-  ctx.scratch = &scratch;
-  const eval::TrainedModel trained = eval::load_trained_model(ctx, a.checkpoint);
+  const eval::TrainedModel trained = eval::load_trained_model(
+      a.checkpoint,
+      {.threads = static_cast<int>(a.threads), .device = from_word<WantedDevice>(a.device)});
   std::string prompt = a.prompt;
   if (const std::uint64_t replaced = repair_utf8(prompt); replaced > 0)
     log::warn("the prompt is malformed UTF-8: {} places became U+FFFD", replaced);
@@ -31,7 +28,7 @@ ExitCode run(const GenerateArguments& a) {
     begun = true;
     write_output(text);
   };
-  const eval::StopReason reason = eval::generate(ctx, trained, options, emit);
+  const eval::StopReason reason = eval::generate(trained, options, emit);
   emit("\n");
   if (reason == eval::StopReason::no_room)
     log::warn("stopped at the model's {} positions", trained.config.model.max_position_embeddings);

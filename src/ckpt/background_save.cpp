@@ -23,6 +23,10 @@ std::size_t copy_bytes(std::span<const TensorSlice> slices) {
   return bytes;
 }
 
+bool in_device_memory(const TensorSlice& s) {
+  return !properties(s.device).reads_host_memory;
+}
+
 double seconds_since(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
@@ -40,8 +44,7 @@ BackgroundSave::BackgroundSave(comm::Communicator& world, const std::filesystem:
                .communicator = ranks_.get(),
                .damaged = options.damaged}),
       options_(options) {
-  const bool elsewhere = std::any_of(slices.begin(), slices.end(),
-                                     [](const TensorSlice& s) { return s.device != Device::cpu; });
+  const bool elsewhere = std::any_of(slices.begin(), slices.end(), in_device_memory);
   if (options.asynchronous || elsewhere)
     copy_ = Buffer(copy_bytes(slices), Device::cpu, "checkpoint copy", ledger);
 }
@@ -117,6 +120,7 @@ void BackgroundSave::start(SaveRequest request) {
 }
 
 void BackgroundSave::copy(SaveRequest& request) const {
+  const Context here;
   std::size_t at = 0;
   for (std::vector<TensorSlice>& shard : request.shards) {
     GRIST_CHECK(at + copy_bytes(shard) <= copy_.size(), "{} bytes to save, {} were announced",
@@ -124,15 +128,16 @@ void BackgroundSave::copy(SaveRequest& request) const {
     for (TensorSlice& s : shard) {
       const std::size_t bytes = bytes_of(s);
       if (bytes == 0) continue;
-      Context where;
-      where.device = s.device;
-      const Shape elements = {s.part.size()};
-      copy_out(where, copy_.data() + at, {s.data, s.dtype, elements});
+      const Context* where = in_device_memory(s) ? options_.context : &here;
+      GRIST_CHECK(where != nullptr, "{} is on device {}, and nothing says on which stream", s.name,
+                  name_of(s.device));
+      start_copy_out(*where, copy_.data() + at, {s.data, s.dtype, {s.part.size()}});
       s.data = copy_.data() + at;
       s.device = Device::cpu;
       at += (bytes + kAlign - 1) / kAlign * kAlign;
     }
   }
+  if (options_.context != nullptr) grist::wait(*options_.context);
 }
 
 BackgroundSave::Ended BackgroundSave::save(const SaveRequest& request,

@@ -15,15 +15,17 @@ namespace grist::comm {
 namespace {
 
 // Which GPU of which machine.
-std::string gpu_address() {
-  return fmt::format("{} {}", host_name(), cuda_device().address());
+std::string address_of(Device device) {
+  return fmt::format("{} {}", host_name(), runtime(device).address());
 }
 
 // Empty where all ranks have NCCL and GPUs of their own, else why not; the same line on all of
 // them.
-std::string why_not_nccl(Communicator& host, const NcclLibrary*& nccl) {
+std::string why_not_nccl(Communicator& host, Device device, const NcclLibrary*& nccl) {
+  if (!properties(device).nccl)
+    return fmt::format("NCCL does not take memory of device {}", name_of(device));
   std::set<std::string> gpus;
-  for (const std::string& gpu : all_gather(host, gpu_address()))
+  for (const std::string& gpu : all_gather(host, address_of(device)))
     if (!gpus.insert(gpu).second) return "several ranks share the GPU at " + gpu;
   std::string here;
   nccl = find_nccl(here);
@@ -35,7 +37,7 @@ std::string why_not_nccl(Communicator& host, const NcclLibrary*& nccl) {
 
 }  // namespace
 
-DeviceCommunicator device_communicator(Communicator& host, CUstream_st* compute,
+DeviceCommunicator device_communicator(Communicator& host, const ComputeStream& compute,
                                        DeviceTransport wanted) {
   std::unique_ptr<Communicator> own = host.split(0);
   std::string why = "asked for";
@@ -43,7 +45,7 @@ DeviceCommunicator device_communicator(Communicator& host, CUstream_st* compute,
     why = "one rank";
   } else if (wanted != DeviceTransport::staged) {
     const NcclLibrary* nccl = nullptr;
-    why = why_not_nccl(*own, nccl);
+    why = why_not_nccl(*own, compute.device, nccl);
     if (why.empty())
       return {nccl_communicator(std::move(own), compute, *nccl), "nccl " + nccl_version(*nccl)};
     if (wanted == DeviceTransport::nccl)

@@ -19,8 +19,8 @@ namespace {
 // What a communicator and its operations share.
 class Channel {
  public:
-  Channel(Communicator& host, CUstream_st* compute, const NcclLibrary& nccl)
-      : nccl_(nccl), compute_(compute) {
+  Channel(Communicator& host, const ComputeStream& compute, const NcclLibrary& nccl)
+      : nccl_(nccl), compute_(compute), device_(runtime(compute.device)) {
     NcclId id = {};
     agree(host, [&] {
       if (host.rank() == 0) check(nccl_.get_unique_id(&id), "ncclGetUniqueId");
@@ -28,7 +28,7 @@ class Channel {
     broadcast(host, std::as_writable_bytes(std::span(&id, 1)), 0);
     agree(host, [&] {
       check(nccl_.comm_init_rank(&comm_, host.size(), id, host.rank()), "ncclCommInitRank");
-      stream_ = cuda_device().make_stream();
+      stream_ = device_.make_stream();
     });
   }
   // Destroying ends what is on its way; aborting does not wait for peers that may be gone.
@@ -38,11 +38,12 @@ class Channel {
     } else if (comm_ != nullptr) {
       nccl_.comm_abort(comm_);
     }
-    if (stream_ != nullptr) cuda_device().destroy_stream(stream_);
+    if (stream_ != nullptr) device_.destroy_stream(stream_);
   }
   Channel(const Channel&) = delete;
   Channel& operator=(const Channel&) = delete;
-  CUstream_st* compute() const { return compute_; }
+  DeviceRuntime& device() const { return device_; }
+  const ComputeStream& compute() const { return compute_; }
   CUstream_st* stream() const { return stream_; }
   const NcclLibrary& nccl() const { return nccl_; }
 
@@ -78,7 +79,8 @@ class Channel {
   }
 
   const NcclLibrary& nccl_;
-  CUstream_st* compute_;
+  ComputeStream compute_;
+  DeviceRuntime& device_;
   CUstream_st* stream_ = nullptr;
   ncclComm* comm_ = nullptr;
   bool healthy_ = true;
@@ -87,12 +89,12 @@ class Channel {
 class NcclOperation final : public Pending::Operation {
  public:
   explicit NcclOperation(std::shared_ptr<Channel> channel)
-      : channel_(std::move(channel)), done_(cuda_device().mark(channel_->stream())) {}
-  ~NcclOperation() override { cuda_device().destroy_mark(done_); }
+      : channel_(std::move(channel)), done_(channel_->device().mark(channel_->stream())) {}
+  ~NcclOperation() override { channel_->device().destroy_mark(done_); }
   NcclOperation(const NcclOperation&) = delete;
   NcclOperation& operator=(const NcclOperation&) = delete;
   void wait() override {
-    cuda_device().order(done_, channel_->compute());
+    channel_->device().order(done_, channel_->compute().stream);
     channel_->throw_if_broken();
   }
 
@@ -103,7 +105,7 @@ class NcclOperation final : public Pending::Operation {
 
 class NcclCommunicator final : public Communicator {
  public:
-  NcclCommunicator(std::unique_ptr<Communicator> host, CUstream_st* compute,
+  NcclCommunicator(std::unique_ptr<Communicator> host, const ComputeStream& compute,
                    const NcclLibrary& nccl)
       : Communicator(host->rank(), host->size(), host->shared_activity()),
         host_(std::move(host)),
@@ -111,8 +113,8 @@ class NcclCommunicator final : public Communicator {
 
   Pending exchange(std::span<const Send> sends, std::span<const Receive> receives) override {
     activity().operations += 1;
-    cuda_device().order(channel_->compute(), channel_->stream());
-    copy_to_self(*this, channel_->stream(), sends, receives);
+    channel_->device().order(channel_->compute().stream, channel_->stream());
+    copy_to_self(*this, {channel_->compute().device, channel_->stream()}, sends, receives);
     channel_->move(rank(), sends, receives);
     return Pending(std::make_unique<NcclOperation>(channel_), &activity());
   }
@@ -130,7 +132,8 @@ class NcclCommunicator final : public Communicator {
 }  // namespace
 
 std::unique_ptr<Communicator> nccl_communicator(std::unique_ptr<Communicator> host,
-                                                CUstream_st* compute, const NcclLibrary& nccl) {
+                                                const ComputeStream& compute,
+                                                const NcclLibrary& nccl) {
   return std::make_unique<NcclCommunicator>(std::move(host), compute, nccl);
 }
 

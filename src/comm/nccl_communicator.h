@@ -7,6 +7,7 @@ namespace grist::comm {
 
 // Collective over `host`, which serves for splits later. `nccl` outlives the communicator.
 std::unique_ptr<Communicator> nccl_communicator(std::unique_ptr<Communicator> host,
-                                                CUstream_st* compute, const NcclLibrary& nccl);
+                                                const ComputeStream& compute,
+                                                const NcclLibrary& nccl);
 
 }  // namespace grist::comm

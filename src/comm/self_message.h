@@ -1,13 +1,13 @@
 #pragma once
 // What a rank of a device communicator sends to itself: a copy on a stream.
-#include "grist/comm/communicator.h"
+#include "grist/comm/device.h"
 #include "grist/core/check.h"
 #include "grist/core/device.h"
 
 namespace grist::comm {
 
-inline void copy_to_self(const Communicator& c, CUstream_st* stream, std::span<const Send> sends,
-                         std::span<const Receive> receives) {
+inline void copy_to_self(const Communicator& c, const ComputeStream& on,
+                         std::span<const Send> sends, std::span<const Receive> receives) {
   std::span<const std::byte> from;
   std::span<std::byte> to;
   for (const Send& s : sends)
@@ -17,7 +17,7 @@ inline void copy_to_self(const Communicator& c, CUstream_st* stream, std::span<c
   GRIST_CHECK(from.size() == to.size(), "rank {} sends {} bytes to itself, and expects {}",
               c.rank(), from.size(), to.size());
   if (!to.empty() && to.data() != from.data())
-    cuda_device().copy(stream, to.data(), from.data(), to.size());
+    runtime(on.device).copy(on.stream, to.data(), from.data(), to.size());
 }
 
 }  // namespace grist::comm

@@ -24,17 +24,19 @@ std::size_t aligned(std::size_t bytes) {
 // next exchange waits for the stream before the host writes.
 class Staging {
  public:
-  explicit Staging(CUstream_st* compute)
-      : compute_(compute), copies_(cuda_device().make_stream()) {}
+  explicit Staging(const ComputeStream& compute)
+      : compute_(compute),
+        device_(runtime(compute.device)),
+        copies_{compute.device, device_.make_stream()} {}
   ~Staging() {
-    DeviceRuntime& device = cuda_device();
-    device.destroy_stream(copies_);
-    for (const Block& b : blocks_) device.release_pinned(b.data);
+    device_.destroy_stream(copies_.stream);
+    for (const Block& b : blocks_) device_.release_pinned(b.data);
   }
   Staging(const Staging&) = delete;
   Staging& operator=(const Staging&) = delete;
-  CUstream_st* compute() const { return compute_; }
-  CUstream_st* copies() const { return copies_; }
+  DeviceRuntime& device() const { return device_; }
+  const ComputeStream& compute() const { return compute_; }
+  const ComputeStream& copies() const { return copies_; }
 
   std::byte* borrow(std::size_t bytes) {
     if (bytes == 0) return nullptr;
@@ -57,18 +59,18 @@ class Staging {
     bool borrowed = false;
   };
   void grow(Block& block, std::size_t bytes) const {
-    DeviceRuntime& device = cuda_device();
-    device.wait(copies_);
-    if (block.data != nullptr) device.release_pinned(block.data);
+    device_.wait(copies_.stream);
+    if (block.data != nullptr) device_.release_pinned(block.data);
     block = {};
-    block.data = device.allocate_pinned(bytes);
+    block.data = device_.allocate_pinned(bytes);
     if (block.data == nullptr)
       fail(ExitCode::out_of_memory, "{} of pinned host memory for messages", human_bytes(bytes));
     block.bytes = bytes;
   }
 
-  CUstream_st* compute_;
-  CUstream_st* copies_;
+  ComputeStream compute_;
+  DeviceRuntime& device_;
+  ComputeStream copies_;
   std::vector<Block> blocks_;
 };
 
@@ -105,11 +107,11 @@ class StagedOperation final : public Pending::Operation {
 
   void wait() override {
     messages_.wait();
-    DeviceRuntime& device = cuda_device();
-    CUstream_st* copies = memory_.staging().copies();
+    DeviceRuntime& device = memory_.staging().device();
+    CUstream_st* copies = memory_.staging().copies().stream;
     for (const Arrival& a : arrivals_)
       device.copy_in(copies, a.device.data(), a.pinned.data(), a.pinned.size());
-    device.order(copies, memory_.staging().compute());
+    device.order(copies, memory_.staging().compute().stream);
   }
 
  private:
@@ -124,21 +126,22 @@ class StagedOperation final : public Pending::Operation {
 
 class StagedCommunicator final : public Communicator {
  public:
-  StagedCommunicator(std::unique_ptr<Communicator> host, CUstream_st* compute)
+  StagedCommunicator(std::unique_ptr<Communicator> host, const ComputeStream& compute)
       : Communicator(host->rank(), host->size(), host->shared_activity()),
         host_(std::move(host)),
         staging_(std::make_shared<Staging>(compute)) {}
 
   Pending exchange(std::span<const Send> sends, std::span<const Receive> receives) override {
     auto operation = std::make_unique<StagedOperation>(staging_, bytes_of(sends, receives));
-    DeviceRuntime& device = cuda_device();
-    device.order(staging_->compute(), staging_->copies());
+    DeviceRuntime& device = staging_->device();
+    CUstream_st* copies = staging_->copies().stream;
+    device.order(staging_->compute().stream, copies);
     copy_to_self(*this, staging_->copies(), sends, receives);
     std::vector<Send> host_sends;
     for (const Send& s : sends) {
       if (s.peer == rank() || s.bytes.empty()) continue;
       const std::span<std::byte> pinned = operation->memory().take(s.bytes.size());
-      device.copy_out(staging_->copies(), pinned.data(), s.bytes.data(), s.bytes.size());
+      device.copy_out(copies, pinned.data(), s.bytes.data(), s.bytes.size());
       host_sends.push_back({s.peer, pinned});
     }
     std::vector<Receive> host_receives;
@@ -147,7 +150,7 @@ class StagedCommunicator final : public Communicator {
       host_receives.push_back({r.peer, operation->memory().take(r.bytes.size())});
       operation->expect(r.bytes, host_receives.back().bytes);
     }
-    device.wait(staging_->copies());
+    device.wait(copies);
     operation->set_messages(host_->exchange(host_sends, host_receives));
     return Pending(std::move(operation));  // the messages count themselves in the activity
   }
@@ -173,7 +176,7 @@ class StagedCommunicator final : public Communicator {
 }  // namespace
 
 std::unique_ptr<Communicator> staged_communicator(std::unique_ptr<Communicator> host,
-                                                  CUstream_st* compute) {
+                                                  const ComputeStream& compute) {
   return std::make_unique<StagedCommunicator>(std::move(host), compute);
 }
 

@@ -5,6 +5,6 @@
 namespace grist::comm {
 
 std::unique_ptr<Communicator> staged_communicator(std::unique_ptr<Communicator> host,
-                                                  CUstream_st* compute);
+                                                  const ComputeStream& compute);
 
 }  // namespace grist::comm

@@ -7,6 +7,8 @@
 #include <thread>
 #include <vector>
 
+#include "grist/core/check.h"
+#include "grist/core/device.h"
 #include "grist/core/host.h"
 
 #if defined(__SSE2__)
@@ -24,6 +26,12 @@ void flush_denormals() {
   fpcr |= std::uint64_t{1} << 24;
   asm volatile("msr fpcr, %0" ::"r"(fpcr));
 #endif
+}
+
+Context::Context(Device where, CUstream_st* work, Scratch* temporaries)
+    : device(where), stream(work), scratch(temporaries) {
+  GRIST_CHECK(work != nullptr || !properties(where).asynchronous,
+              "work on device {} needs a stream of its own", name_of(where));
 }
 
 namespace {

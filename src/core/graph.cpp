@@ -24,7 +24,7 @@ void GraphCache::destroy(const Parts& parts) noexcept {
   } catch (const Error&) {  // the device failed: whoever waited for it was told
   }
   for (CUgraphExec_st* graph : parts)
-    if (graph != nullptr) cuda_device().destroy_graph(graph);
+    if (graph != nullptr) runtime(ctx_.device).destroy_graph(graph);
 }
 
 // Moves it to the front; null: it was not there, and is now.
@@ -45,7 +45,7 @@ GraphCache::Entry* GraphCache::find(const Key& key) {
 
 // False: it could not be done. Nothing has run then, whatever was recorded.
 bool GraphCache::record(const Work& work, Parts& parts) {
-  DeviceRuntime& device = cuda_device();
+  DeviceRuntime& device = runtime(ctx_.device);
   try {
     device.begin_capture(ctx_.stream);
     work([&] {
@@ -81,7 +81,7 @@ void GraphCache::run(const Key& key, const Work& work, const AtCut& at_cut) {
   }
   for (std::size_t i = 0; i < entry->parts.size(); ++i) {
     if (i > 0) at_cut(i - 1);
-    if (entry->parts[i] != nullptr) cuda_device().launch(entry->parts[i], ctx_.stream);
+    if (entry->parts[i] != nullptr) runtime(ctx_.device).launch(entry->parts[i], ctx_.stream);
   }
   ++counts_.launched;
 }

@@ -1,11 +1,6 @@
 #include "grist/core/memory.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
-#include <new>
 
 #include "grist/core/check.h"
 #include "grist/core/device.h"
@@ -14,22 +9,11 @@ namespace grist {
 
 namespace {
 constexpr std::size_t kAlign = 64;
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::size_t kMinChunk = std::size_t{1} << 20;
 std::size_t round_up(std::size_t n, std::size_t to) {
   return (n + to - 1) / to * to;
 }
 
-// Zero-filled; null when there is not enough.
-std::byte* allocate_host(std::size_t bytes) {
-  const bool large = bytes >= kHugePage;
-  const std::size_t size = round_up(bytes, large ? kHugePage : kAlign);
-  void* p = std::aligned_alloc(large ? kHugePage : kAlign, size);
-  if (p == nullptr) return nullptr;
-  if (large) madvise(p, size, MADV_HUGEPAGE);  // fewer TLB misses; a refusal changes nothing
-  std::memset(p, 0, size);
-  return static_cast<std::byte*>(p);
-}
 }  // namespace
 
 void MemoryLedger::add(std::string_view label, std::size_t bytes, Device device) {
@@ -69,26 +53,28 @@ std::string MemoryLedger::largest_first(Device device) const {
 Buffer::Buffer(std::size_t bytes, Device device, std::string_view label, MemoryLedger* ledger)
     : bytes_(bytes) {
   if (bytes == 0) return;
-  std::byte* p = device == Device::cuda ? cuda_device().allocate(bytes) : allocate_host(bytes);
+  DeviceRuntime& there = runtime(device);
+  std::byte* p = there.allocate(bytes);
   if (p == nullptr) {
     const std::string held = ledger != nullptr ? ledger->largest_first(device) : "";
     fail(ExitCode::out_of_memory,
          "out of {}memory: {} for {}{}; use a smaller model, micro_batch_size or recompute: full",
-         device == Device::cuda ? "device " : "", human_bytes(bytes), label,
+         there.properties().reads_host_memory ? "" : "device ", human_bytes(bytes), label,
          held.empty() ? "" : ", held already: " + held);
   }
-  take(p, {device, false, bytes, std::string(label), ledger});
+  take(p, {device, device, bytes, std::string(label), ledger});
 }
 
-Buffer Buffer::pinned(std::size_t bytes, std::string_view label, MemoryLedger* ledger) {
+Buffer Buffer::pinned(Device reader, std::size_t bytes, std::string_view label,
+                      MemoryLedger* ledger) {
   Buffer b;
   b.bytes_ = bytes;
   if (bytes == 0) return b;
-  std::byte* p = cuda_device().allocate_pinned(bytes);
+  std::byte* p = runtime(reader).allocate_pinned(bytes);
   if (p == nullptr)
     fail(ExitCode::out_of_memory, "out of pinned host memory: {} for {}", human_bytes(bytes),
          label);
-  b.take(p, {Device::cpu, true, bytes, std::string(label), ledger});
+  b.take(p, {Device::cpu, reader, bytes, std::string(label), ledger});
   return b;
 }
 
@@ -99,12 +85,8 @@ void Buffer::take(std::byte* p, const BufferFree& free) {
 
 void BufferFree::operator()(std::byte* p) const noexcept {
   if (ledger != nullptr) ledger->remove(label, bytes, device);
-  if (device == Device::cuda || pinned) {
-    DeviceRuntime* runtime = find_cuda_device();
-    if (runtime != nullptr) pinned ? runtime->release_pinned(p) : runtime->release(p);
-  } else {
-    std::free(p);
-  }
+  DeviceRuntime* there = find_runtime(owner);
+  if (there != nullptr) device == owner ? there->release(p) : there->release_pinned(p);
 }
 
 TensorView Buffer::view(DType dtype, const Shape& shape, std::size_t offset_bytes) const {

@@ -61,7 +61,7 @@ void check_options(const SamplingOptions& s, std::int64_t max_tokens) {
 
 }  // namespace
 
-StopReason generate(const Context& ctx, const TrainedModel& trained, const GenerateOptions& options,
+StopReason generate(const TrainedModel& trained, const GenerateOptions& options,
                     const std::function<void(std::string_view)>& emit) {
   check_options(options.sampling, options.max_tokens);
   if (!trained.tokenizer)
@@ -82,7 +82,7 @@ StopReason generate(const Context& ctx, const TrainedModel& trained, const Gener
          room);
 
   nn::Decoder decoder(*trained.model, std::min(room, length + options.max_tokens));
-  std::span<const float> logits = decoder.feed(ctx, tokens);
+  std::span<const float> logits = decoder.feed(trained.context(), tokens);
   const auto used = static_cast<std::size_t>(
       tokenizer.vocab_size());  // columns beyond are padding of the embedding table
   for (std::int64_t i = 0; i < options.max_tokens; ++i) {
@@ -94,7 +94,7 @@ StopReason generate(const Context& ctx, const TrainedModel& trained, const Gener
     if (stop_signal() != 0) return StopReason::stopped;
     if (i + 1 == options.max_tokens) break;
     if (decoder.length() == decoder.max_tokens()) return StopReason::no_room;
-    logits = decoder.feed(ctx, std::span(&next, 1));
+    logits = decoder.feed(trained.context(), std::span(&next, 1));
   }
   return StopReason::max_tokens;
 }

@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "grist/core/check.h"
+#include "grist/core/device.h"
 
 namespace grist::nn {
 
@@ -18,7 +19,7 @@ Keep keep_for(const TrainConfig& train) {
 
 DType activation_dtype(const Config& config, Device device) {
   switch (config.precision) {
-    case Precision::auto_: return device == Device::cuda ? DType::bf16 : DType::f32;
+    case Precision::auto_: return properties(device).bf16 ? DType::bf16 : DType::f32;
     case Precision::fp32: return DType::f32;
     case Precision::bf16: return DType::bf16;
   }
@@ -233,11 +234,12 @@ Activations::Activations(const ModelConfig& c, std::int64_t tokens, std::int64_t
     }
   }
   plan_workspace(plan, shared_, *this, c, dtype);
-  if (device != Device::cpu) plan_batch(plan, shared_, *this);
+  const bool copies = !properties(device).reads_host_memory;
+  if (copies) plan_batch(plan, shared_, *this);
   kept_.commit();
   shared_.commit();
   plan.bind();
-  if (device != Device::cpu) uploads = std::make_unique<Uploads>(upload_bytes(*this, c), ledger);
+  if (copies) uploads = std::make_unique<Uploads>(device, upload_bytes(*this, c), ledger);
 }
 
 }  // namespace grist::nn

@@ -10,11 +10,11 @@
 
 namespace grist::nn {
 
-namespace {
-
 float attention_scale(const ModelConfig& c) {
   return static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.head_dim)));
 }
+
+namespace {
 
 TensorView matrix(const TensorView& t) {
   return reshape(t, {t.shape[0], t.shape[1] * t.shape[2]});

@@ -37,6 +37,12 @@ struct RoutingInput {
 ConstTensorView selection_bias(const RouterState& routers, const TensorView& device,
                                std::size_t layer);
 
+// Biases and load fractions as Model::router_values_ holds them.
+std::vector<float> router_values(const RouterState& routers);
+
+// What queries and keys are multiplied with: Dh^-0.5.
+float attention_scale(const ModelConfig& c);
+
 struct BalanceScale {
   ConstTensorView load_fraction;  // (S, E) f32
   float aux_scale = 0.0F;

@@ -66,14 +66,14 @@ Model::Model(const ModelConfig& config, Device device, bool with_gradients, Memo
   const Shape shape = {config.max_position_embeddings, config.head_dim};
   const Shape values = {2, moe_layers, config.moe.num_experts};
   const std::size_t offset = constants_.reserve(DType::f32, shape);
-  const bool copies = device != Device::cpu && values.numel() > 0;
+  const bool copies = !properties(device).reads_host_memory && values.numel() > 0;
   const std::size_t routers = copies ? constants_.reserve(DType::f32, values) : 0;
   constants_.commit();
   rope_table_ = constants_.view(offset, DType::f32, shape);
   if (copies) router_values_ = constants_.view(routers, DType::f32, values);
-  Context here;
-  here.device = device;
-  ops::rope_table(here, {.table = rope_table_, .theta = config.rope_theta});
+  const OwnStream stream(device);  // its end waits, so every stream may read the table
+  ops::rope_table(Context(device, stream.get()),
+                  {.table = rope_table_, .theta = config.rope_theta});
 }
 
 void Model::check(const Activations& act) const {

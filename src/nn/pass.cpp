@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "grist/core/device.h"
 #include "grist/ops/cross_entropy.h"
 #include "grist/ops/embedding.h"
 #include "grist/ops/norm.h"
@@ -14,7 +15,7 @@ namespace {
 
 enum class RouterValue : std::uint8_t { bias, load_fraction };
 
-// One layer's values as operations read them: on the CPU where they lie, else the device's copy.
+// One layer's values as operations read them: where they lie, or the device's copy.
 ConstTensorView router_value(const std::vector<std::vector<float>>& host, const TensorView& device,
                              RouterValue what, std::size_t layer) {
   const auto E = static_cast<std::int64_t>(host[layer].size());
@@ -33,15 +34,20 @@ ConstTensorView selection_bias(const RouterState& routers, const TensorView& dev
   return router_value(routers.bias, device, RouterValue::bias, layer);
 }
 
-PassInput place(const Context& ctx, Activations& act, const Batch& batch, const float* loss_scale,
-                const RouterState& routers, const TensorView& router_values) {
-  if (ctx.device == Device::cpu) return {batch, {loss_scale, DType::f32, {1}}};
-  Uploads& uploads = *act.uploads;
-  uploads.begin();
+std::vector<float> router_values(const RouterState& routers) {
   std::vector<float> values;
   for (const auto* of_layers : {&routers.bias, &routers.load_fraction})
     for (const std::vector<float>& v : *of_layers) values.insert(values.end(), v.begin(), v.end());
-  if (router_values) uploads.add(ctx, router_values, values.data());
+  return values;
+}
+
+PassInput place(const Context& ctx, Activations& act, const Batch& batch, const float* loss_scale,
+                const RouterState& routers, const TensorView& on_device) {
+  if (properties(ctx.device).reads_host_memory) return {batch, {loss_scale, DType::f32, {1}}};
+  Uploads& uploads = *act.uploads;
+  uploads.begin();
+  const std::vector<float> values = router_values(routers);
+  if (on_device) uploads.add(ctx, on_device, values.data());
   const auto add = [&](const TensorView& room, const ConstTensorView& host) {
     const TensorView there = rows(room, 0, host.numel());
     uploads.add(ctx, there, host.data);

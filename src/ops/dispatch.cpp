@@ -69,7 +69,7 @@ void regroup_plan(const Context& ctx, const RegroupPlan& a) {
   require(kOp, "source_offsets", a.source_offsets, DType::i32, {E * S + 1});
   require(kOp, "row_received", a.row_received, DType::i32, {R});
   require(kOp, "received_row", a.received_row, DType::i32, {R});
-  if (ctx.device == Device::cuda) require_scratch(kOp, ctx);
+  require_scratch(kOp, ctx);
   GRIST_DISPATCH(regroup_plan, ctx, a);
 }
 

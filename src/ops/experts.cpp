@@ -1,16 +1,17 @@
 #include "grist/ops/experts.h"
 
+#include "grist/core/device.h"
 #include "operand.h"
 
 namespace grist::ops {
 
 namespace {
 
-// Shape (E + 1); on the CPU, where reading is free, also the order of the values and the bound R.
+// Shape (E + 1); where the host reads it for nothing, also the order of the values and the bound R.
 void require_offsets(const char* op, const Context& ctx, const ConstTensorView& v, std::int64_t E,
                      std::int64_t R) {
   require(op, "expert_offsets", v, DType::i32, {E + 1});
-  if (ctx.device != Device::cpu) return;
+  if (!properties(ctx.device).reads_host_memory) return;
   const auto* offsets = v.as<std::int32_t>();
   for (std::int64_t e = 0; e <= E; ++e) {
     const std::int32_t least = e == 0 ? 0 : offsets[e - 1];
@@ -30,7 +31,7 @@ void require_tokens(const char* op, const char* operand, const Context& ctx,
     return;
   }
   require(op, operand, index, DType::i32, {R});
-  if (ctx.device != Device::cpu) return;
+  if (!properties(ctx.device).reads_host_memory) return;
   const auto* token = index.as<std::int32_t>();
   const auto* rows = offsets.as<std::int32_t>();
   for (std::int64_t r = rows[0]; r < rows[offsets.shape[0] - 1]; ++r) {

@@ -1,5 +1,8 @@
 #include "operand.h"
 
+#include <array>
+
+#include "grist/core/device.h"
 #include "grist/ops/weight.h"
 
 namespace grist::ops {
@@ -26,9 +29,11 @@ void require_rank(const char* op, const char* operand, const ConstTensorView& v,
 
 DType require_activation(const char* op, const char* operand, const Context& ctx,
                          const ConstTensorView& v) {
-  if (v.dtype != DType::f32 && !(v.dtype == DType::bf16 && ctx.device == Device::cuda))
+  if (v.dtype == DType::f32) return v.dtype;
+  const bool bf16 = properties(ctx.device).bf16;
+  if (v.dtype != DType::bf16 || !bf16)
     fail(ExitCode::internal, "{}: {} is {}, want f32{}", op, operand, name_of(v.dtype),
-         ctx.device == Device::cuda ? " or bf16" : "");
+         bf16 ? " or bf16" : "");
   return v.dtype;
 }
 
@@ -48,21 +53,25 @@ void require_scratch(const char* op, const Context& ctx) {
 }
 
 namespace {
-const Backend* cuda = nullptr;
+using Table = std::array<const Backend*, kMostDevices>;
+
+// Made at its first use, which may be before main.
+Table& table() {
+  static Table backends = {&cpu::backend()};
+  return backends;
+}
 }  // namespace
 
-const Backend* cuda_backend() {
-  return cuda;
+const Backend& backend(Device device) {
+  const Backend* found = table().at(static_cast<std::size_t>(device));
+  if (found == nullptr)
+    fail(ExitCode::device_unavailable,
+         "nothing in this program computes on device {}; use device: cpu", name_of(device));
+  return *found;
 }
 
-void set_cuda_backend(const Backend* backend) {
-  cuda = backend;
-}
-
-const Backend& require_cuda(const char* op) {
-  if (cuda == nullptr)
-    fail(ExitCode::device_unavailable, "{}: this program has no CUDA backend; use device: cpu", op);
-  return *cuda;
+void register_backend(Device device, const Backend* backend) {
+  table().at(static_cast<std::size_t>(device)) = backend;
 }
 
 }  // namespace grist::ops

@@ -18,22 +18,14 @@ void require(const char* op, const char* operand, const ConstTensorView& v, DTyp
 void require_if_given(const char* op, const char* operand, const ConstTensorView& v, DType dtype,
                       const Shape& shape);
 void require_rank(const char* op, const char* operand, const ConstTensorView& v, int rank);
-// The dtype of activations in this call, which `v` tells: f32, or bf16 on CUDA.
+// The dtype of activations in this call, which `v` tells: f32, or bf16 where the device has it.
 DType require_activation(const char* op, const char* operand, const Context& ctx,
                          const ConstTensorView& v);
 void require_weight(const char* op, const WeightView& w, Device device, DType dtype,
                     const Shape& shape);
 void require_scratch(const char* op, const Context& ctx);
-// The registered CUDA backend; Error{device_unavailable} without one.
-const Backend& require_cuda(const char* op);
 
 }  // namespace grist::ops
 
-// Runs the operation on the context's backend.
-#define GRIST_DISPATCH(name, ctx, a)                      \
-  do {                                                    \
-    if ((ctx).device == ::grist::Device::cuda)            \
-      ::grist::ops::require_cuda(#name).name((ctx), (a)); \
-    else                                                  \
-      ::grist::cpu::name((ctx), (a));                     \
-  } while (false)
+// Runs the operation on the context's device.
+#define GRIST_DISPATCH(name, ctx, a) ::grist::ops::backend((ctx).device).name((ctx), (a))

@@ -1,5 +1,6 @@
 #include "grist/ops/weight.h"
 
+#include "grist/core/device.h"
 #include "operand.h"
 
 namespace grist::ops {
@@ -9,16 +10,16 @@ void require_matrix(const char* op, Device device, DType dtype, const Shape& sha
   if (shape.rank() != 2 && shape.rank() != 3) {
     fail(ExitCode::internal, "{}: weight is {}, want (out, in) or (E, out, in)", op, shape.str());
   }
-  if (dtype != DType::f32 && !(device == Device::cuda && dtype == DType::bf16))
+  const bool bf16 = properties(device).bf16;
+  if (dtype != DType::f32 && !(bf16 && dtype == DType::bf16))
     fail(ExitCode::internal, "{}: weight is {}, want f32{}", op, name_of(dtype),
-         device == Device::cuda ? " or bf16" : " on the CPU");
+         bf16 ? " or bf16" : fmt::format(" on device {}", name_of(device)));
 }
 }  // namespace
 
 std::size_t weight_bytes(Device device, DType dtype, const Shape& shape) {
   require_matrix("weight_bytes", device, dtype, shape);
-  if (device == Device::cuda) return require_cuda("weight_bytes").weight_bytes(dtype, shape);
-  return cpu::weight_bytes(dtype, shape);
+  return backend(device).weight_bytes(dtype, shape);
 }
 
 void refresh_weight(const Context& ctx, const RefreshWeight& a) {

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "grist/core/device.h"
-#include "grist/core/memory.h"
+#include "grist/core/uploads.h"
 #include "grist/ops/optimizer.h"
 
 namespace grist {
@@ -24,14 +24,8 @@ GradientNorm::GradientNorm(const std::vector<ConstTensorView>& gradients) {
 // All pieces at once: most tensors of a fine-grained model are smaller than a chunk.
 void GradientNorm::partials(const Context& ctx, const TensorView& out) const {
   const Shape table = {num_partials(), 2};
-  if (ctx.device == Device::cpu) {
-    ops::squared_sums(ctx, {.partials = out, .chunks = {chunks_.data(), DType::i64, table}});
-    return;
-  }
-  const ScratchScope scope(ctx.scratch);
-  const TensorView there = ctx.scratch->tensor(DType::i64, table);
-  copy_in(ctx, there, chunks_.data());
-  ops::squared_sums(ctx, {.partials = out, .chunks = there});
+  const Readable chunks(ctx, {chunks_.data(), DType::i64, table});
+  ops::squared_sums(ctx, {.partials = out, .chunks = chunks.view()});
 }
 
 double norm_of(const Context& ctx, const ConstTensorView& partials) {

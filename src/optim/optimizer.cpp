@@ -115,7 +115,7 @@ void Optimizer::make_items(Device device) {
       item.param = reshape(item.param, e->tensor.shape);
       item.grad = reshape(item.grad, e->tensor.shape);
       for (TensorView& s : item.state) s = reshape(s, e->tensor.shape);
-    } else if (device == Device::cpu) {
+    } else if (!properties(device).asynchronous) {
       for (std::int64_t begin = 0; begin < n; begin += ops::kNormChunk)
         add_item(*e, begin, std::min(n, begin + ops::kNormChunk));
     } else if (n > 0 && !extend_last(*e)) {

@@ -51,7 +51,7 @@ GlobalNorm::GlobalNorm(const ShardPlan& plan, comm::Communicator& world,
   gathered_ = arena_.view(gathered, DType::f64, all);
   partials_ = arena_.view(partials, DType::f64, chunks);
   own_ = rows(gathered_, offsets_[self], offsets_[self + 1] - 1);
-  if (device == Device::cpu) return;
+  if (properties(device).reads_host_memory) return;
   const std::size_t at = device_arena_.reserve(DType::f64, own_.shape);
   device_arena_.commit();
   own_ = device_arena_.view(at, DType::f64, own_.shape);
@@ -61,7 +61,8 @@ GlobalNorm::Result GlobalNorm::find(const Context& ctx, double loss) {
   const auto self = static_cast<std::size_t>(world_.rank());
   const std::int64_t begin = offsets_[self], end = offsets_[self + 1];
   norm_.partials(ctx, own_);
-  if (ctx.device != Device::cpu) copy_out(ctx, rows(gathered_, begin, end - 1).data, own_);
+  const TensorView place = rows(gathered_, begin, end - 1);
+  if (own_.data != place.data) copy_out(ctx, place.data, own_);
   auto* gathered = gathered_.as<double>();
   gathered[end - 1] = loss;
   if (world_.size() > 1) comm::all_gather(world_, gathered_, offsets_).wait();

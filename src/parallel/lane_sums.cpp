@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "grist/core/check.h"
+#include "grist/core/device.h"
 #include "grist/ops/optimizer.h"
 
 namespace grist::parallel {
@@ -15,7 +16,7 @@ constexpr std::int64_t kTask =
 
 void for_ranges(const Context& ctx, std::int64_t n,
                 const std::function<void(std::int64_t, std::int64_t)>& body) {
-  const std::int64_t length = ctx.device == Device::cpu ? kTask : n;
+  const std::int64_t length = properties(ctx.device).asynchronous ? n : kTask;
   parallel_for(ctx, n == 0 ? 0 : (n + length - 1) / length, [&](std::int64_t task, int /*worker*/) {
     body(task * length, std::min(n, (task + 1) * length));
   });

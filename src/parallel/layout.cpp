@@ -5,6 +5,7 @@
 #include "grist/comm/device.h"
 #include "grist/config/batch_ramp.h"
 #include "grist/core/check.h"
+#include "grist/core/device.h"
 
 namespace grist::parallel {
 
@@ -57,10 +58,10 @@ Groups make_groups(comm::Communicator& world, const Layout& layout, const Contex
   };
   part(g.expert_parallel, layout.expert_data_parallel_index());
   part(g.expert_data_parallel, layout.expert_parallel_index());
-  if (ctx.device == Device::cpu || world.size() == 1) return g;
+  if (properties(ctx.device).reads_host_memory || world.size() == 1) return g;
   for (Group* group : {&g.world, &g.expert_parallel, &g.expert_data_parallel}) {
     comm::DeviceCommunicator made =
-        comm::device_communicator(group->host(), ctx.stream, transport(wanted));
+        comm::device_communicator(group->host(), {ctx.device, ctx.stream}, transport(wanted));
     group->device_ = std::move(made.communicator);
     if (g.transport.empty()) g.transport = made.description;
   }

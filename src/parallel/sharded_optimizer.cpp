@@ -120,9 +120,8 @@ void ShardedOptimizer::allocate_state() {
 }
 
 void ShardedOptimizer::clear_state() {
-  if (ctx_.device == Device::cpu) return;  // zero already
   const Buffer& all = state_.buffer();
-  if (all.size() > 0) cuda_device().clear(ctx_.stream, all.data(), all.size());
+  if (all.size() > 0) runtime(ctx_.device).clear(ctx_.stream, all.data(), all.size());
 }
 
 int ShardedOptimizer::lanes() const {

@@ -92,7 +92,7 @@ Engine::Engine(const Config& config, comm::Communicator& world, const Context& c
                        parallel::make_expert_exchange(groups_.expert_parallel, config, tokens, keep,
                                                       ctx.device, dtype, ledger),
                        dtype);
-  if (ctx.device == Device::cuda && config.train.cuda_graphs == CudaGraphs::auto_ &&
+  if (properties(ctx.device).graphs && config.train.cuda_graphs == CudaGraphs::auto_ &&
       activations_->exchange() == nullptr)
     graphs_.emplace(ctx);
   make_room(static_cast<std::size_t>(config.train.global_batch_size /
@@ -179,8 +179,7 @@ void Engine::make_room(std::size_t micro_batches) {
   if (sums_.size() >= bytes) return;
   constexpr std::string_view kLabel = "statistics of micro-batches";
   sums_ = {};
-  sums_ = ctx_.device == Device::cpu ? Buffer(bytes, Device::cpu, kLabel, ledger_)
-                                     : Buffer::pinned(bytes, kLabel, ledger_);
+  sums_ = Buffer::pinned(ctx_.device, bytes, kLabel, ledger_);
 }
 
 // Waits for the step's micro-batches and adds their counts; their other sums are the result.

@@ -15,7 +15,8 @@ double measure_peak(const Context& ctx, DType dtype) {
   using Clock = std::chrono::steady_clock;
   constexpr std::int64_t kOnCpu = 768, kLargest = 8192;  // the first fits the caches
   double best_rate = 0;
-  for (std::int64_t size = ctx.device == Device::cpu ? kOnCpu : 256;; size *= 2) {
+  const bool grows = properties(ctx.device).asynchronous;  // many processors want much work
+  for (std::int64_t size = grows ? 256 : kOnCpu;; size *= 2) {
     const Shape shape = {size, size};
     Arena arena("peak measurement", ctx.device, nullptr);
     const std::size_t master = arena.reserve(DType::f32, shape), x = arena.reserve(dtype, shape),
@@ -31,8 +32,8 @@ double measure_peak(const Context& ctx, DType dtype) {
       return ops::WeightView{arena.buffer().data() + at, ctx.device, dtype, shape};
     };
     ops::refresh_weight(ctx, {.out = weight(w), .master = values});
-    const TensorView input = ctx.device == Device::cpu ? values : arena.view(x, dtype, shape);
-    if (ctx.device != Device::cpu)  // there a weight is a plain matrix
+    const TensorView input = dtype == DType::f32 ? values : arena.view(x, dtype, shape);
+    if (dtype != DType::f32)  // on such devices a weight is a plain matrix
       ops::refresh_weight(ctx, {.out = weight(x), .master = values});
     double best = 1e9;
     const auto end = Clock::now() + std::chrono::milliseconds(60);  // a busy moment must not decide
@@ -42,7 +43,7 @@ double measure_peak(const Context& ctx, DType dtype) {
       best = std::min(best, std::chrono::duration<double>(Clock::now() - begin).count());
     }
     best_rate = std::max(best_rate, 2.0 * static_cast<double>(size * size * size) / best);
-    if (ctx.device == Device::cpu || best > 1e-3 || size == kLargest) return best_rate;
+    if (!grows || best > 1e-3 || size == kLargest) return best_rate;
   }
 }
 

@@ -6,15 +6,16 @@
 #include <string>
 #include <vector>
 
-#include "compute_device.h"
 #include "engine.h"
 #include "grist/ckpt/background_save.h"
 #include "grist/ckpt/checkpoint.h"
 #include "grist/config/load.h"
+#include "grist/core/compute_device.h"
 #include "grist/core/context.h"
 #include "grist/data/batch_loader.h"
 #include "grist/data/dataset.h"
 #include "grist/data/tokenizer.h"
+#include "grist/nn/choose_device.h"
 #include "grist/record/pace.h"
 #include "grist/record/recorder.h"
 #include "grist/train/trainer.h"
@@ -80,7 +81,7 @@ class Run {
   comm::Communicator& world_;
   std::size_t program_bytes_ = 0;  // resident before anything was allocated
   MemoryLedger ledger_;
-  DeviceChoice choice_;
+  nn::DeviceChoice choice_;
   ComputeDevice device_;
   std::vector<TextFile>
       tokenizer_texts_;  // of the start: the files may change or go during the run

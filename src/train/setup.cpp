@@ -9,6 +9,7 @@
 #include "grist/core/log.h"
 #include "grist/core/stop.h"
 #include "grist/data/prepare.h"
+#include "grist/parallel/choose_device.h"
 #include "peak.h"
 #include "run.h"
 
@@ -38,7 +39,7 @@ Run::Run(LoadedConfig loaded, const TrainOptions& options, Job& job)
       options_(options),
       world_(job.world()),
       program_bytes_(resident_bytes()),
-      choice_(choose_device(loaded_.config, world_, job.local_rank())),
+      choice_(parallel::choose_device(loaded_.config, world_, job.local_rank())),
       device_(choice_.device, job.threads(loaded_.config.threads), &ledger_,
               &world_.activity().beats) {
   for (const std::string& note : loaded_.notes) log::info("{}", note);
@@ -98,9 +99,10 @@ ExitCode Run::execute() {
 void Run::say_device() const {
   const std::string each = world_.size() == 1 ? "" : " a rank";
   const int threads = device_.threads();
-  if (choice_.device == Device::cuda) {
-    const bool bf16 = nn::activation_dtype(config(), Device::cuda) == DType::bf16;
-    log::info("device: cuda ({}{}), {}{}", cuda_device().describe(), each, bf16 ? "bf16" : "fp32",
+  if (properties(choice_.device).asynchronous) {
+    const bool bf16 = nn::activation_dtype(config(), choice_.device) == DType::bf16;
+    log::info("device: {} ({}{}), {}{}", name_of(choice_.device),
+              runtime(choice_.device).describe(), each, bf16 ? "bf16" : "fp32",
               config().device == WantedDevice::auto_ ? ", chosen because there is a GPU" : "");
     return;
   }
@@ -200,10 +202,10 @@ void Run::print_plan() const {
     for (const MemoryLedger::Entry& e : ledger_.entries())
       if (e.device == device) log::info("  {:<32}{:>12}", e.label, human_bytes(e.bytes));
   };
-  if (choice_.device == Device::cuda) {
+  if (!properties(choice_.device).reads_host_memory) {
     log::info("GPU memory{}:", whose);
-    entries(Device::cuda);
-    log::info("  {:<32}{:>12}", "sum", human_bytes(ledger_.total_bytes(Device::cuda)));
+    entries(choice_.device);
+    log::info("  {:<32}{:>12}", "sum", human_bytes(ledger_.total_bytes(choice_.device)));
   }
   log::info("memory{}:", whose);
   entries(Device::cpu);

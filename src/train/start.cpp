@@ -44,6 +44,7 @@ void Run::open_checkpoints(const std::string& uuid) {
   const Alive alive(world_.activity());
   saver_.emplace(world_, folder_->checkpoints(), name, checkpoint_slices(*engine_),
                  BackgroundSaveOptions{.keep = config().checkpoint.keep,
+                                       .context = &context(),
                                        .asynchronous = config().checkpoint.async_save,
                                        .damaged = damaged_steps_},
                  &ledger_);

@@ -74,62 +74,22 @@ std::vector<TensorSlice> checkpoint_slices(Engine& engine) {
   return out;
 }
 
-namespace {
-
-struct Target {
-  TensorDestination destination;
-  Device device = Device::cpu;  // where its data lies
-};
-
-std::vector<Target> targets_of(Engine& engine, bool with_optimizer_state) {
+StateLoad::StateLoad(Engine& engine, bool with_optimizer_state) : engine_(engine) {
   const Device device = engine.context().device;
-  std::vector<Target> out;
   for (const nn::NamedTensor& t : engine.model().parameters().tensors())
-    out.push_back({whole_destination(t.name, t.master), device});
+    load_.add(whole_destination(t.name, t.master), device);
   for_each_router_tensor(engine.model(), [&](std::string name, const TensorView& v) {
-    out.push_back({whole_destination(std::move(name), v), Device::cpu});
+    load_.add(whole_destination(std::move(name), v), Device::cpu);
   });
-  if (!with_optimizer_state) return out;
+  if (!with_optimizer_state) return;
   for (const parallel::ShardPiece& p : engine.optimizer().holds()) {
     for (const OptimizerState& s : p.state)
-      out.push_back({{.name = state_tensor_name(s.name, p.tensor->name),
-                      .shape = p.tensor->shape,
-                      .part = p.part,
-                      .data = s.values.data},
-                     device});
+      load_.add({.name = state_tensor_name(s.name, p.tensor->name),
+                 .shape = p.tensor->shape,
+                 .part = p.part,
+                 .data = s.values.data},
+                device);
   }
-  return out;
-}
-
-std::size_t bytes_of(const TensorDestination& d) {
-  return static_cast<std::size_t>(d.part.size()) * size_of(d.dtype);
-}
-
-}  // namespace
-
-StateLoad::StateLoad(Engine& engine, bool with_optimizer_state) : engine_(engine) {
-  std::size_t bytes = 0;
-  for (const Target& t : targets_of(engine, with_optimizer_state)) {
-    destinations_.push_back(t.destination);
-    if (t.device == Device::cpu) continue;
-    to_device_.push_back({destinations_.size() - 1, t.destination.data});
-    bytes += bytes_of(t.destination);
-  }
-  host_ = Buffer(bytes, Device::cpu, "checkpoint being loaded");
-  std::byte* next = host_.data();
-  for (const auto& [index, target] : to_device_) {
-    destinations_[index].data = next;
-    next += bytes_of(destinations_[index]);
-  }
-}
-
-void StateLoad::finish() {
-  for (const auto& [index, target] : to_device_) {
-    const TensorDestination& from = destinations_[index];
-    copy_in(engine_.context(), {target, from.dtype, {from.part.size()}}, from.data);
-  }
-  wait(engine_.context());
-  host_ = {};
 }
 
 }  // namespace grist::train

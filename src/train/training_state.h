@@ -10,6 +10,7 @@
 
 #include "engine.h"
 #include "grist/ckpt/checkpoint.h"
+#include "grist/ckpt/device_load.h"
 #include "grist/core/json.h"
 
 namespace grist::train {
@@ -35,19 +36,17 @@ Json layout_json(const parallel::Layout& layout);
 std::vector<TensorSlice> checkpoint_slices(Engine& engine);
 
 // What this rank loads: parameters whole, optimizer state as the optimizer holds it. Where the
-// engine is not on the CPU, the state arrives in host memory first.
+// host does not write the engine's memory, the state arrives in the host's first.
 class StateLoad {
  public:
   StateLoad(Engine& engine, bool with_optimizer_state);
-  std::span<const TensorDestination> destinations() const { return destinations_; }
+  std::span<const TensorDestination> destinations() { return load_.destinations(); }
   // Once they are filled: the state is in the engine.
-  void finish();
+  void finish() { load_.finish(engine_.context()); }
 
  private:
   Engine& engine_;
-  std::vector<TensorDestination> destinations_;
-  std::vector<std::pair<std::size_t, void*>> to_device_;  // of destinations_, and where they belong
-  Buffer host_;
+  DeviceLoad load_;
 };
 
 }  // namespace grist::train

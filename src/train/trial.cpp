@@ -4,14 +4,15 @@
 #include <cstring>
 #include <map>
 
-#include "compute_device.h"
 #include "engine.h"
 #include "grist/comm/collectives.h"
 #include "grist/config/batch_ramp.h"
 #include "grist/core/check.h"
+#include "grist/core/compute_device.h"
 #include "grist/core/device.h"
 #include "grist/core/stop.h"
 #include "grist/optim/schedule.h"
+#include "grist/parallel/choose_device.h"
 #include "job.h"
 
 namespace grist::train {
@@ -68,8 +69,8 @@ class Trial {
       : config_(config),
         world_(world),
         samples_(samples),
-        device_(choose_device(config, world, world.rank()).device, static_cast<int>(config.threads),
-                nullptr, &world.activity().beats) {
+        device_(parallel::choose_device(config, world, world.rank()).device,
+                static_cast<int>(config.threads), nullptr, &world.activity().beats) {
     engine_.emplace(config_, world, device_.context(), nullptr);
     engine_->initialize();
     engine_->refresh();

@@ -186,6 +186,14 @@ TEST_F(Generate, SaysThatAPromptIsMalformedAndShowsWhatTheModelWasGiven) {
   EXPECT_NE(o.err.find("warning: the prompt is malformed UTF-8: 1 places"), std::string::npos) << o;
 }
 
+TEST_F(Generate, RunsOnTheDeviceThatIsNamed) {
+  const std::string greedy = generate({"--prompt", "ab", "--temperature", "0"}).out;
+
+  EXPECT_EQ(generate({"--prompt", "ab", "--temperature", "0", "--device", "cpu"}).out, greedy);
+  expect_refusal(world().run({"generate", "gen", "--prompt", "ab", "--device", "abacus"}), 64,
+                 {"--device", "abacus"});
+}
+
 TEST_F(Generate, RefusesWhatItCannotDo) {
   std::string text;
   for (int i = 0; i < 40; ++i) text += "q%";

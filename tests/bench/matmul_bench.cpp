@@ -228,7 +228,7 @@ int main(int argc, char** argv) {
   {
     Scratch scratch;
     measure_instruction_sets(rounds);
-    measure_few_rows({.scratch = &scratch}, rounds);
+    measure_few_rows(Context(nullptr, &scratch), rounds);
   }
   fmt::print(
       "grouped matmul, {} experts, d {}, {}, {} rounds: GFLOP/s (median; one thread: of processor "
@@ -241,7 +241,7 @@ int main(int argc, char** argv) {
     if (openblas_set_num_threads != nullptr) openblas_set_num_threads(threads);
     ThreadPool pool(threads);
     Scratch scratch;
-    const Context ctx{.pool = &pool, .scratch = &scratch};
+    const Context ctx(&pool, &scratch);
     for (const std::int64_t F : {64, 128, 256, 512}) {
       for (const std::int64_t rows : {16, 64, 256}) measure(ctx, rows, F, rounds);
     }

@@ -205,12 +205,12 @@ void measure_all(const Context& ctx, const Options& options) {
 void run_on_cuda(const Options& options) {
   app::offer_backends();
   std::string why;
-  if (!enable_cuda(0, why)) throw Error(ExitCode::device_unavailable, why);
+  if (!enable_device(Device::cuda, 0, why)) throw Error(ExitCode::device_unavailable, why);
   fmt::print("{}; model; median time; last columns: time over G 1, of medians and of best rounds\n",
-             cuda_device().describe());
+             runtime(Device::cuda).describe());
   Scratch scratch(Device::cuda);
-  Context ctx{.device = Device::cuda, .scratch = &scratch};
-  ctx.stream = cuda_device().make_stream();
+  const OwnStream stream(Device::cuda);
+  const Context ctx(Device::cuda, stream.get(), &scratch);
   measure_all(ctx, options);
 }
 
@@ -220,7 +220,7 @@ void run_on_cpu(const Options& options) {
   for (const int threads : {1, cores}) {
     ThreadPool pool(threads);
     Scratch scratch;
-    measure_all({.pool = &pool, .scratch = &scratch}, options);
+    measure_all(Context(&pool, &scratch), options);
     if (cores == 1) break;
   }
 }

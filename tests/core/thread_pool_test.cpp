@@ -42,8 +42,7 @@ TEST(ParallelFor, GivesSignsOfLifeWhileItWorks) {
   ThreadPool pool(2);
   for (ThreadPool* threads : {static_cast<ThreadPool*>(nullptr), &pool}) {
     std::atomic<std::uint64_t> beats{0}, by_caller{0};
-    Context ctx;
-    ctx.pool = threads;
+    Context ctx(threads);
     ctx.beats = &beats;
     parallel_for(ctx, 100, [&](std::int64_t /*i*/, int worker) { by_caller += worker == 0; });
     EXPECT_EQ(beats, by_caller);
@@ -81,7 +80,7 @@ TEST(ThreadPool, ErrorsOfSeveralTasksArriveAsOne) {
 
 TEST(ThreadPool, NestedCallsRunInTheCallingThread) {
   ThreadPool pool(4);
-  const Context ctx{.pool = &pool};
+  const Context ctx(&pool);
   std::vector<std::int64_t> sums(20);
   pool.run(20, [&](std::int64_t i, int /*worker*/) {
     parallel_for(ctx, 10, [&](std::int64_t j, int /*inner*/) {
@@ -93,7 +92,7 @@ TEST(ThreadPool, NestedCallsRunInTheCallingThread) {
 
 TEST(ThreadPool, NestedErrorsArriveToo) {
   ThreadPool pool(3);
-  const Context ctx{.pool = &pool};
+  const Context ctx(&pool);
   EXPECT_THROW(parallel_for(ctx, 8,
                             [&](std::int64_t, int) {
                               parallel_for(ctx, 4, [](std::int64_t j, int) {

@@ -54,12 +54,14 @@ enum class Kind { staged, nccl };
 // Ranks have GPUs of their own with NCCL, where there are so many. The emulation is asked for four.
 [[maybe_unused]] const int kAsked = setenv("GRIST_EMU_DEVICES", "4", 0);
 std::unique_ptr<Communicator> make(Kind kind, Communicator& host, const Context& ctx) {
-  if (kind == Kind::staged) return comm::staged_communicator(host.split(0), ctx.stream);
-  return comm::nccl_communicator(host.split(0), ctx.stream, linked_nccl());
+  if (kind == Kind::staged)
+    return comm::staged_communicator(host.split(0), {ctx.device, ctx.stream});
+  return comm::nccl_communicator(host.split(0), {ctx.device, ctx.stream}, linked_nccl());
 }
 void take_gpu(Kind kind, int rank) {
   const int wanted = kind == Kind::nccl ? rank : 0;
-  cuda_device().destroy_stream(cuda_device().make_stream());  // binds the thread to the process's
+  runtime(Device::cuda)
+      .destroy_stream(runtime(Device::cuda).make_stream());  // binds the thread to the process's
   ASSERT_EQ(cudaSetDevice(wanted), cudaSuccess);
 }
 const Schedule kStreams[] = {{"in the call", 0, 0, 1},
@@ -210,20 +212,23 @@ TEST(DeviceCommunicator, IsStagedWhereRanksShareAGpu) {
   comm::set_nccl(&linked_nccl());
   comm::run_local(2, [](Communicator& host) {
     const CudaContext ctx;
-    const auto chosen = comm::device_communicator(host, (*ctx).stream);
+    const auto chosen = comm::device_communicator(host, {Device::cuda, (*ctx).stream});
     EXPECT_NE(chosen.description.find("several ranks share the GPU at"), std::string::npos)
         << chosen.description;
     Shuffle s(*ctx, *chosen.communicator, 0, [](int, int) { return 6; });
     s.check(*chosen.communicator);
-    EXPECT_THROW(comm::device_communicator(host, (*ctx).stream, comm::DeviceTransport::nccl),
-                 Error);
-    EXPECT_EQ(
-        comm::device_communicator(host, (*ctx).stream, comm::DeviceTransport::staged).description,
-        "staged: asked for");
+    EXPECT_THROW(
+        comm::device_communicator(host, {Device::cuda, (*ctx).stream}, comm::DeviceTransport::nccl),
+        Error);
+    EXPECT_EQ(comm::device_communicator(host, {Device::cuda, (*ctx).stream},
+                                        comm::DeviceTransport::staged)
+                  .description,
+              "staged: asked for");
   });
   comm::run_local(1, [](Communicator& host) {
     const CudaContext ctx;
-    EXPECT_EQ(comm::device_communicator(host, (*ctx).stream).description, "staged: one rank");
+    EXPECT_EQ(comm::device_communicator(host, {Device::cuda, (*ctx).stream}).description,
+              "staged: one rank");
   });
   comm::set_nccl(nullptr);
 }

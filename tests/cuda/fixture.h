@@ -41,21 +41,17 @@ template <class F> void for_each_schedule(F&& body) {
 // A context on the device, with a stream and scratch of its own. Skip the test when !available().
 class CudaContext {
  public:
-  CudaContext() : scratch_(Device::cuda) {
-    context_.device = Device::cuda;
-    context_.stream = cuda_device().make_stream();
-    context_.scratch = &scratch_;
-  }
-  ~CudaContext() {
-    cuda_device().wait(context_.stream);
-    cuda_device().destroy_stream(context_.stream);
-  }
+  CudaContext()
+      : scratch_(Device::cuda),
+        stream_(Device::cuda),
+        context_(Device::cuda, stream_.get(), &scratch_) {}
   CudaContext(const CudaContext&) = delete;
   CudaContext& operator=(const CudaContext&) = delete;
   const Context& operator*() const { return context_; }
 
  private:
   Scratch scratch_;
+  OwnStream stream_;
   Context context_;
 };
 

@@ -107,12 +107,20 @@ TEST(GraphCache, GoesOnWithoutWhereWorkCannotBeRecorded) {
   EXPECT_EQ(graphs.counts().launched, 0);
 }
 
+// Nobody says what CUDA's null stream is ordered with.
+TEST(CudaContexts, NeedAStreamThatSomebodyMade) {
+  CUstream_st* const none = nullptr;
+
+  EXPECT_THROW(Context(Device::cuda, none), Error);
+  static_assert(!std::is_constructible_v<Context, Device, std::nullptr_t>);
+}
+
 // The host writes the next rounds while the device has not read the last ones.
 TEST(Uploads, KeepEveryRound) {
   for_both_kinds_of_streams([] {
     const CudaContext ctx;
     constexpr std::int64_t kRounds = 6, n = 100;
-    Uploads uploads(n * sizeof(float) + Uploads::kAlign, nullptr);
+    Uploads uploads(Device::cuda, n * sizeof(float) + Uploads::kAlign, nullptr);
     const OnDevice now(*ctx, DType::f32, {n}), all(*ctx, DType::f32, {kRounds * n});
     for (std::int64_t r = 0; r < kRounds; ++r) {
       Floats values(n, static_cast<float>(r));

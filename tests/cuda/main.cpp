@@ -21,6 +21,6 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "no CUDA device: %s\n", why.c_str());
     return static_cast<int>(grist::ExitCode::device_unavailable);
   }
-  std::printf("device: %s\n", grist::cuda_device().describe().c_str());
+  std::printf("device: %s\n", grist::runtime(grist::Device::cuda).describe().c_str());
   return RUN_ALL_TESTS();
 }

@@ -92,6 +92,33 @@ TEST(CudaRun, ResumingKeepsEveryBit) {
   expect_same_run(world() / "halves", world() / "whole");
 }
 
+// The run's configuration says where: fp32 on the device and on the CPU find the same tokens.
+TEST(CudaRun, GeneratesOnTheDeviceTheTextOfTheCpu) {
+  const Outcome trained = world().train("speaks", with(kShort, {"device=cuda", "precision=fp32"}));
+  ASSERT_EQ(trained.code, 0) << trained;
+  const Arguments greedy = {"generate",     "speaks", "--prompt",      "ab",
+                            "--max-tokens", "12",     "--temperature", "0"};
+
+  const Outcome there = world().run(greedy), here = world().run(with(greedy, {"--device", "cpu"}));
+
+  ASSERT_EQ(there.code, 0) << there;
+  ASSERT_EQ(here.code, 0) << here;
+  EXPECT_EQ(there.out, here.out);
+  EXPECT_GT(there.out.size(), std::string("ab\n").size());
+}
+
+TEST(CudaRun, GeneratesInBf16AndInFp32WhereThereIsNoOther) {
+  const Outcome trained =
+      world().train("speaks-bf16", with(kShort, {"device=cuda", "precision=bf16"}));
+  ASSERT_EQ(trained.code, 0) << trained;
+  for (const char* device : {"auto", "cuda", "cpu"}) {
+    const Outcome o = world().run(
+        {"generate", "speaks-bf16", "--prompt", "ab", "--max-tokens", "4", "--device", device});
+    EXPECT_EQ(o.code, 0) << o;
+    EXPECT_TRUE(o.out.starts_with("ab")) << o;
+  }
+}
+
 TEST(CudaRun, Bf16OnTheCpuIsRefused) {
   const Outcome o = world().train("refused", with(kShort, {"device=cpu", "precision=bf16"}));
   EXPECT_EQ(o.code, 78) << o;

@@ -4,10 +4,10 @@
 
 #include <cmath>
 
-#include "compute_device.h"
 #include "engine.h"
 #include "fixture.h"
 #include "grist/comm/local.h"
+#include "grist/core/compute_device.h"
 #include "support/scale.h"
 #include "train/rows.h"
 #include "trial.h"

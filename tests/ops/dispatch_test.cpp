@@ -112,7 +112,7 @@ TEST(DispatchPlan, RefusesExpertsOutOfRange) {
 TEST(DispatchPlan, ReusesItsScratch) {
   ThreadPool pool(2);
   Scratch scratch;
-  const Context ctx{.pool = &pool, .scratch = &scratch};
+  const Context ctx(&pool, &scratch);
   Choices c(3000, 16, 4, 0.5);
   c.capacity = 600;
   c.plan(ctx);

@@ -290,7 +290,7 @@ TEST(LinearErrors, WrongOperandsAreNamed) {
   bad = good;
   bad.x.dtype = DType::bf16;
   EXPECT_NE(message(bad, *ctx).find("bf16"), std::string::npos);
-  EXPECT_NE(message(good, Context{}).find("scratch"), std::string::npos);
+  EXPECT_NE(message(good, Context()).find("scratch"), std::string::npos);
   EXPECT_EQ(message(good, *ctx), "no error");
   EXPECT_THROW(ops::weight_bytes(Device::cpu, DType::bf16, {O, I}), Error);
   EXPECT_THROW(ops::weight_bytes(Device::cpu, DType::f32, {O}), Error);

@@ -19,6 +19,7 @@
 #include <optional>
 
 #include "grist/ckpt/checkpoint.h"
+#include "grist/core/context.h"
 #include "grist/core/memory.h"
 
 namespace grist {
@@ -37,6 +38,9 @@ struct BackgroundSaveOptions {
   Storage* storage = nullptr;                    // null: the disk
   std::uint64_t block_bytes = kCheckpointBlock;  // bytes under one sum
   std::int64_t keep = 0;                         // committed steps kept after each save; 0: all
+  // On whose stream tensors of a device are copied, behind the work that fills them; outlives the
+  // saves. Null: all tensors lie in host memory.
+  const Context* context = nullptr;
   bool asynchronous = true;  // false: start() saves before it returns, and no copy is held
   std::vector<std::int64_t> damaged{};  // steps known to be: not counted (CheckpointOptions)
 };

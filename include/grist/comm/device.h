@@ -15,6 +15,7 @@
 #include <string>
 
 #include "grist/comm/communicator.h"
+#include "grist/core/device_id.h"
 
 struct CUstream_st;
 
@@ -22,16 +23,22 @@ namespace grist::comm {
 
 enum class DeviceTransport { automatic, nccl, staged };
 
+// Whose order messages join.
+struct ComputeStream {
+  Device device;
+  CUstream_st* stream;
+};
+
 struct DeviceCommunicator {
   std::unique_ptr<Communicator> communicator;
   std::string description;  // for the log: "nccl 2.27.3", or "staged: " and why not nccl
 };
 
 // Of the ranks of `host`, over a split of it, for the thread that puts work on `compute`.
-// Collective; blocks. automatic: NCCL where every rank has a GPU of its own and libnccl.so.2 can be
-// loaded. All ranks choose alike. Throws Error{device_unavailable} where `wanted` is nccl and
-// cannot be had.
-DeviceCommunicator device_communicator(Communicator& host, CUstream_st* compute,
+// Collective; blocks. automatic: NCCL where it takes the device's memory, every rank has a GPU of
+// its own and libnccl.so.2 can be loaded. All ranks choose alike. Throws Error{device_unavailable}
+// where `wanted` is nccl and cannot be had.
+DeviceCommunicator device_communicator(Communicator& host, const ComputeStream& compute,
                                        DeviceTransport wanted = DeviceTransport::automatic);
 
 }  // namespace grist::comm

@@ -2,6 +2,7 @@
 // What an operation runs on: device, stream, scratch memory, CPU threads. Passed by reference,
 // owned by the caller.
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -35,10 +36,19 @@ class ThreadPool {
 };
 
 struct Context {
-  Device device = Device::cpu;
-  CUstream_st* stream = nullptr;  // CUDA only
-  ThreadPool* pool = nullptr;     // CPU only; null: the calling thread does everything
-  Scratch* scratch = nullptr;     // required by the operations that say so
+  // On the CPU.
+  Context() = default;
+  explicit Context(ThreadPool* threads, Scratch* temporaries = nullptr)
+      : pool(threads), scratch(temporaries) {}
+  // On any device. An asynchronous one needs a stream that somebody made: CUDA's null stream, whose
+  // order against others nobody states, is refused (Error{internal}).
+  Context(Device where, CUstream_st* work, Scratch* temporaries = nullptr);
+  Context(Device, std::nullptr_t, Scratch* = nullptr) = delete;
+
+  const Device device = Device::cpu;
+  CUstream_st* const stream = nullptr;  // of asynchronous devices
+  ThreadPool* pool = nullptr;           // of the others; null: the calling thread does everything
+  Scratch* scratch = nullptr;           // required by the operations that say so
   // Grows while parallel_for() works, for a watchdog; null: nobody looks.
   std::atomic<std::uint64_t>* beats = nullptr;
   int num_workers() const { return pool == nullptr ? 1 : pool->size(); }

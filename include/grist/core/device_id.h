@@ -1,5 +1,6 @@
 #pragma once
-// Where memory lies and operations run. What a device can do is core/device.h's.
+// Where memory lies and operations run: a number that core/device.h's registry knows by name. These
+// two have theirs from the start; a device that registers under another name gets the next one.
 #include <cstdint>
 
 namespace grist {

@@ -33,9 +33,9 @@ class MemoryLedger {
   std::vector<Entry> entries_;
 };
 
-struct BufferFree {  // Buffer's deleter; tells the ledger
-  Device device = Device::cpu;
-  bool pinned = false;
+struct BufferFree {             // Buffer's deleter; tells the ledger
+  Device device = Device::cpu;  // where the bytes lie
+  Device owner = Device::cpu;   // who gave them: another one for host memory that it reads
   std::size_t bytes = 0;
   std::string label;
   MemoryLedger* ledger = nullptr;
@@ -49,9 +49,10 @@ class Buffer {
  public:
   Buffer() = default;
   Buffer(std::size_t bytes, Device device, std::string_view label, MemoryLedger* ledger = nullptr);
-  // Host memory that the GPU reads and writes directly, so that copies go on beside the host's
-  // work.
-  static Buffer pinned(std::size_t bytes, std::string_view label, MemoryLedger* ledger = nullptr);
+  // Host memory that `reader` reads and writes directly, so that copies go on beside the host's
+  // work. On the CPU that is any memory.
+  static Buffer pinned(Device reader, std::size_t bytes, std::string_view label,
+                       MemoryLedger* ledger = nullptr);
   std::byte* data() const { return data_.get(); }
   std::size_t size() const { return bytes_; }
   Device device() const { return data_.get_deleter().device; }

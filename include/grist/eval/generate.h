@@ -39,7 +39,7 @@ enum class StopReason : std::uint8_t {
 // Calls `emit` with the text of each new token as it comes (bytes; a character may be cut between
 // two calls). Needs the tokenizer: Error{not_found} without one, Error{usage} for impossible
 // options.
-StopReason generate(const Context& ctx, const TrainedModel& trained, const GenerateOptions& options,
+StopReason generate(const TrainedModel& trained, const GenerateOptions& options,
                     const std::function<void(std::string_view)>& emit);
 
 }  // namespace grist::eval

@@ -1,5 +1,6 @@
 #pragma once
 // Generation with a key/value cache: feed tokens, get the logits behind the last one. One sequence.
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -12,8 +13,8 @@ struct Residual;
 
 class Decoder {
  public:
-  // `model` must outlive the decoder. Room for max_tokens positions (at most
-  // max_position_embeddings).
+  // `model` must outlive the decoder, which runs on its device. Room for max_tokens positions (at
+  // most max_position_embeddings).
   Decoder(const Model& model, std::int64_t max_tokens);
   // Appends tokens (at least one) and returns V logits for what follows the last; valid until the
   // next call. Dropless.
@@ -23,6 +24,8 @@ class Decoder {
 
  private:
   Residual run_layers(const Context& ctx, Activations& act, const AttentionInput& in);
+  Activations& room_for(std::int64_t tokens);
+  void copy_logits(const Context& ctx, const TensorView& logits);
   const Model& model_;
   std::int64_t max_tokens_;
   std::int64_t length_ = 0;
@@ -32,6 +35,7 @@ class Decoder {
   Arena arena_;
   std::vector<Cache> caches_;
   std::vector<float> logits_;
+  std::unique_ptr<Activations> act_;  // of the last feed: one token after another needs the same
 };
 
 }  // namespace grist::nn

@@ -53,6 +53,6 @@ struct RegroupPlan {
   TensorView received_row;    // out (R) i32      its inverse
   ConstTensorView counts;     // in  (S, E) i32   rows of each source for each expert; R at most
 };
-void regroup_plan(const Context& ctx, const RegroupPlan& a);  // needs ctx.scratch on a GPU
+void regroup_plan(const Context& ctx, const RegroupPlan& a);  // needs ctx.scratch
 
 }  // namespace grist::ops

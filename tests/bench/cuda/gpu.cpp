@@ -90,7 +90,7 @@ TensorView Operands::normals(DType dtype, const Shape& shape) {
 
 TensorView Operands::zeros(DType dtype, const Shape& shape) {
   const TensorView v = empty(dtype, shape);
-  cuda_device().clear(ctx_.stream, v.data, v.bytes());
+  runtime(Device::cuda).clear(ctx_.stream, v.data, v.bytes());
   return v;
 }
 
@@ -146,12 +146,13 @@ void Table::measure_ceilings(Operands& operands, const Way& multiply, const std:
   const TensorView to = operands.empty(DType::f32, from.shape);
   const auto seconds = bench::measure(
       ctx_,
-      {[&] { cuda_device().copy(ctx_.stream, to.data, from.data, from.bytes()); }, multiply.run},
+      {[&] { runtime(Device::cuda).copy(ctx_.stream, to.data, from.data, from.bytes()); },
+       multiply.run},
       effort_);
   copy_rate_ = 2.0 * static_cast<double>(bytes) / seconds[0];
   dense_rate_ = flops / seconds[1];
   fmt::print("{}\ncopy {:.0f} GB/s (read and written), dense bf16 {} {} {:.0f} TFLOP/s\n\n",
-             cuda_device().describe(), copy_rate_ * 1e-9, multiply.name, shape,
+             runtime(Device::cuda).describe(), copy_rate_ * 1e-9, multiply.name, shape,
              dense_rate_ * 1e-12);
   fmt::print("{:24} {:46} {:>9} {:>14} {:>9}  {}\n", "kernel", "shape", "ms", "rate", "roofline",
              "times as fast as");

@@ -60,10 +60,8 @@ void measure_ceilings(const Context& ctx, Table& table, bool cublas, bool tiny) 
 
 int run(const Options& options) {
   Scratch scratch(Device::cuda);
-  Context ctx;
-  ctx.device = Device::cuda;
-  ctx.scratch = &scratch;
-  ctx.stream = cuda_device().make_stream();
+  const OwnStream stream(Device::cuda);
+  const Context ctx(Device::cuda, stream.get(), &scratch);
   std::FILE* json = options.json.empty() ? nullptr : std::fopen(options.json.c_str(), "a");
   if (!options.json.empty() && json == nullptr) {
     std::fprintf(stderr, "cuda_bench: cannot write %s\n", options.json.c_str());
@@ -80,7 +78,6 @@ int run(const Options& options) {
                             measure_experts, measure_attention})
     family(b);
   wait(ctx);
-  cuda_device().destroy_stream(ctx.stream);
   if (json != nullptr) std::fclose(json);
   return table.failures() == 0 ? 0 : 1;
 }
