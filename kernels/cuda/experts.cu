@@ -18,6 +18,7 @@
 #include "grist/ops/weight.h"
 #include "grouped_matmul.cuh"
 #include "kernels/backends.h"
+#include "row_parts.h"
 #include "sm90/grouped_matmul.h"
 
 namespace grist::cuda {
@@ -42,16 +43,19 @@ Matmul<T, T> rows_times_weight(const ConstTensorView& x, const ConstTensorView& 
 }
 
 // Row r of an expert: the sum of its parts in ascending order. Other rows stay as they are.
-__global__ void add_parts_kernel(float* sums, const float* partial, const std::int32_t* offsets,
-                                 int experts, int parts, std::int64_t R) {
+__global__ void add_parts_kernel(RowParts p) {
   const std::int64_t r = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (r < offsets[0] || r >= offsets[experts]) return;
-  float sum = partial[r];
-  for (int i = 1; i < parts; ++i) sum += partial[i * R + r];
-  sums[r] = sum;
+  if (r < p.offsets[0] || r >= p.offsets[p.experts]) return;
+  float sum = p.partial[r];
+  for (int i = 1; i < p.parts; ++i) sum += p.partial[i * p.R + r];
+  p.sums[r] = sum;
 }
 
 }  // namespace
+
+void add_parts(const Context& ctx, const RowParts& p) {
+  launch(add_parts_kernel, blocks_for(p.R, kThreads), kThreads, 0, stream_of(ctx), p);
+}
 
 void expert_up_forward(const Context& ctx, const ops::ExpertUpForward& a) {
   if (sm90::expert_up_forward(ctx, a)) return;
@@ -88,8 +92,7 @@ void expert_down_backward(const Context& ctx, const ops::ExpertDownBackward& a) 
         ctx, p,
         StoreSwigluGradient<T>{elements<T>(a.dz), elements<T>(a.weighted_a), partial,
                                elements<T>(a.z), a.row_weight.as<float>(), to_int(F), R});
-    launch(add_parts_kernel, blocks_for(R, kThreads), kThreads, 0, stream_of(ctx),
-           a.drow_weight.as<float>(), partial, p.offsets, p.experts, parts, R);
+    add_parts(ctx, {a.drow_weight.as<float>(), partial, p.offsets, p.experts, parts, R});
   });
 }
 

@@ -18,6 +18,7 @@
 #include "epilogue_backward.cuh"
 #include "grouped_matmul.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/row_parts.h"
 
 namespace grist::cuda::sm90 {
 
@@ -69,16 +70,6 @@ void run(const Context& ctx, const Call& c, const typename Epilogue::Operands& o
     run_tiles<Epilogue, kWeights, false>(ctx, c, out);
 }
 
-// drow_weight[r] = the column tiles' shares, in ascending order. Rows of no expert stay untouched.
-__global__ void add_row_sums_kernel(float* drow_weight, const float* row_sums, int columns,
-                                    std::int64_t rows, const int* used) {
-  const std::int64_t r = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (r >= *used) return;
-  float sum = 0;
-  for (int c = 0; c < columns; ++c) sum += row_sums[c * rows + r];
-  drow_weight[r] = sum;
-}
-
 }  // namespace
 
 // ---- experts ------------------------------------------------------------------------------------
@@ -118,9 +109,8 @@ bool expert_down_backward(const Context& ctx, const ops::ExpertDownBackward& a) 
       ctx, {a.dy, a.row_token, offsets, R, E, D, F, view_of(a.w)},
       {static_cast<bf16*>(a.dz.data), static_cast<bf16*>(a.weighted_a.data), row_sums,
        data_of<bf16>(a.z), a.row_weight.as<float>(), static_cast<int>(F), R});
-  constexpr int kThreads = 256;
-  launch(add_row_sums_kernel, blocks_for(R, kThreads), kThreads, 0, stream_of(ctx),
-         a.drow_weight.as<float>(), row_sums, static_cast<int>(columns), R, offsets + E);
+  add_parts(ctx, {a.drow_weight.as<float>(), row_sums, offsets, static_cast<int>(E),
+                  static_cast<int>(columns), R});
   return true;
 }
 
