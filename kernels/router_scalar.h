@@ -2,8 +2,14 @@
 // Arithmetic on single router logits, the same bits in every backend: plain IEEE operations in a
 // fixed order, no fused multiply-add (compile without contraction), no library exp. So a token gets
 // the same experts and gate weights on any machine. constexpr lets device code call it too.
+//
+// What a score function is stands at the end; kernels ask these functions and know no score by name
+// but softmax, which needs the whole row.
 #include <bit>
 #include <cstdint>
+#include <type_traits>
+
+#include "grist/ops/router.h"
 
 namespace grist::row {
 
@@ -43,11 +49,13 @@ constexpr float exp_negative(float x) {
   return std::bit_cast<float>(std::bit_cast<std::uint32_t>(y) & keep);
 }
 
-// s = 1 / (1 + exp(-x)) and ds/dx = s (1 - s), without cancellation.
-struct Sigmoid {
+// A score of one logit and its derivative.
+struct Score {
   float value, slope;
 };
-constexpr Sigmoid sigmoid(float x) {
+
+// s = 1 / (1 + exp(-x)) and ds/dx = s (1 - s), without cancellation.
+constexpr Score sigmoid(float x) {
   const float e = exp_negative(-magnitude(x));
   const float inverse = 1.0F / (1.0F + e);
   const float small = e * inverse;
@@ -75,6 +83,47 @@ constexpr std::uint32_t order_key(float x) {
   const auto u = std::bit_cast<std::uint32_t>(x + 0.0F);
   const std::uint32_t key = (u >> 31) != 0 ? ~u : u | 0x80000000U;
   return x == x ? key : 0xFFFFFFFFU;
+}
+
+// ---- score functions -------------------------------------------------------------------------
+
+// Each expert's score is a function of its own logit, positive, and 0 with slope 0 at kPad.
+constexpr bool is_elementwise(ops::ScoreFunction f) {
+  switch (f) {
+    case ops::ScoreFunction::softmax: return false;
+    case ops::ScoreFunction::sigmoid: return true;
+  }
+  return false;
+}
+
+// Of elementwise functions.
+constexpr Score score(ops::ScoreFunction f, float x) {
+  switch (f) {
+    case ops::ScoreFunction::softmax: break;
+    case ops::ScoreFunction::sigmoid: return sigmoid(x);
+  }
+  return {};
+}
+constexpr float log_score(ops::ScoreFunction f, float x) {
+  switch (f) {
+    case ops::ScoreFunction::softmax: break;
+    case ops::ScoreFunction::sigmoid: return log_sigmoid(x);
+  }
+  return 0.0F;
+}
+
+// body(constant) with an elementwise function known to the compiler, so that loops vectorise.
+template <class Body> void with_elementwise(ops::ScoreFunction f, Body&& body) {
+  using enum ops::ScoreFunction;
+  switch (f) {
+    case softmax: return;
+    case sigmoid: return body(std::integral_constant<ops::ScoreFunction, sigmoid>());
+  }
+}
+
+// The softmax over the chosen experts' logits; else a score over all experts, normalised or not.
+constexpr bool weights_are_softmax_of_chosen(const ops::RouterMode& mode) {
+  return !is_elementwise(mode.score) && (!mode.pre_softmax || mode.norm_topk);
 }
 
 }  // namespace grist::row

@@ -39,10 +39,6 @@ struct Row {
   }
 };
 
-bool weights_are_softmax_of_chosen(const RouterMode& mode) {
-  return mode.score == ScoreFunction::softmax && (!mode.pre_softmax || mode.norm_topk);
-}
-
 // In place: x becomes softmax(x) over a padded row; returns logsumexp(x).
 float softmax(float* x, std::int64_t n) {
   const float m = row::max(x, n);
@@ -69,17 +65,17 @@ void weigh(float* weights, Row& chosen, Row& all, const RouterMode& mode, std::i
   const std::int64_t Ep = row::padded(E);
   const std::int64_t Kp = row::padded(K);
   float factor = mode.routed_scale;
-  if (weights_are_softmax_of_chosen(mode)) {
+  if (row::is_elementwise(mode.score)) {
+    Row slope;
+    row::scores(mode.score, chosen.v, slope.v, chosen.v, Kp);
+    if (mode.norm_topk) factor /= row::sum(chosen.v, Kp) + 1e-20F;
+  } else if (row::weights_are_softmax_of_chosen(mode)) {
     softmax(chosen.v, Kp);
-  } else if (mode.score == ScoreFunction::softmax) {
+  } else {
     const float m = row::max(all.v, Ep);
     const float sum = row::exp_shifted(all.v, all.v, m, Ep);
     row::exp_shifted(chosen.v, chosen.v, m, Kp);
     row::scale(chosen.v, 1.0F / sum, Kp);
-  } else {
-    Row slope;
-    row::sigmoid(chosen.v, slope.v, chosen.v, Kp);
-    if (mode.norm_topk) factor /= row::sum(chosen.v, Kp) + 1e-20F;
   }
   for (std::int64_t k = 0; k < K; ++k) weights[k] = factor * chosen.v[k];
 }
@@ -88,9 +84,9 @@ void weigh(float* weights, Row& chosen, Row& all, const RouterMode& mode, std::i
 void selection_scores(Row& scores, const float* bias, const RouterMode& mode, std::int64_t E) {
   if (bias == nullptr) return;
   const std::int64_t Ep = row::padded(E);
-  if (mode.score == ScoreFunction::sigmoid) {
+  if (row::is_elementwise(mode.score)) {
     Row slope;
-    row::sigmoid(scores.v, slope.v, scores.v, Ep);
+    row::scores(mode.score, scores.v, slope.v, scores.v, Ep);
   } else if (mode.pre_softmax) {
     softmax(scores.v, Ep);
   }
@@ -155,14 +151,14 @@ Probabilities softmax_probabilities(Row& q, std::int64_t Ep) {
   return {static_cast<double>(m) + log_sum, log_sum - mean};
 }
 
-// q becomes s / sum of s;  log s = min(l, 0) - log(1 + exp(-|l|)).
-Probabilities sigmoid_probabilities(Row& q, std::int64_t Ep) {
+// q becomes s / sum of s.
+Probabilities elementwise_probabilities(ScoreFunction score, Row& q, std::int64_t Ep) {
   Row other;
   const float m = row::max(q.v, Ep);
   const float exp_sum = row::exp_shifted(other.v, q.v, m, Ep);
   Row log_s;
-  row::log_sigmoid(log_s.v, q.v, Ep);
-  row::sigmoid(q.v, other.v, q.v, Ep);
+  row::log_scores(score, log_s.v, q.v, Ep);
+  row::scores(score, q.v, other.v, q.v, Ep);
   const float sum = row::sum(q.v, Ep);
   const float inverse = 1.0F / sum;
   const double mean = static_cast<double>(row::dot(q.v, log_s.v, Ep)) * inverse;
@@ -175,9 +171,9 @@ void add_token(const Partial& p, Row& q, const std::int32_t* ids, const float* w
                const ops::RouterStatistics& a) {
   const std::int64_t E = a.logits.shape[1];
   const std::int64_t K = a.ids.shape[1];
-  const Probabilities r = a.mode.score == ScoreFunction::softmax
-                              ? softmax_probabilities(q, row::padded(E))
-                              : sigmoid_probabilities(q, row::padded(E));
+  const Probabilities r = row::is_elementwise(a.mode.score)
+                              ? elementwise_probabilities(a.mode.score, q, row::padded(E))
+                              : softmax_probabilities(q, row::padded(E));
   for (std::int64_t e = 0; e < E; ++e) p.prob_sums[e] += static_cast<double>(q.v[e]);
   double sum = 0;
   double largest = weights[0];
@@ -286,13 +282,13 @@ void through_full_softmax(Row& dl, const Token& t, bool balanced, float through_
     for (int i = 0; i < row::kLanes; ++i) dl.v[j + i] *= t.aux * t.fractions[j + i] + common;
 }
 
-// q = s / Z over all experts:  dl_j += aux s_j (1 - s_j) / Z (f_j - sum_m f_m q_m)
-void through_all_sigmoids(Row& dl, const Token& t, std::int64_t E) {
+// q = s / Z over all experts:  dl_j += aux s'_j / Z (f_j - sum_m f_m q_m)
+void through_all_scores(ScoreFunction score, Row& dl, const Token& t, std::int64_t E) {
   const std::int64_t Ep = row::padded(E);
   Row s;
   Row slope;
   s.load(t.logits, E, row::kPad);
-  row::sigmoid(s.v, slope.v, s.v, Ep);
+  row::scores(score, s.v, slope.v, s.v, Ep);
   const float inverse = 1.0F / row::sum(s.v, Ep);
   const float mean = row::dot(s.v, t.fractions, Ep) * inverse;
   const float factor = t.aux * inverse;
@@ -304,8 +300,8 @@ void through_all_sigmoids(Row& dl, const Token& t, std::int64_t E) {
 // The chosen experts' own terms.
 void through_chosen(Row& dl, const Token& t, const RouterMode& mode, std::int64_t K) {
   const float mean = mean_gradient(t, mode, K);
-  if (mode.score == ScoreFunction::softmax) {
-    const bool normalised = weights_are_softmax_of_chosen(mode);
+  if (!row::is_elementwise(mode.score)) {
+    const bool normalised = row::weights_are_softmax_of_chosen(mode);
     for (std::int64_t k = 0; k < K; ++k)
       dl.v[t.ids[k]] += t.weights[k] * (normalised ? t.dweights[k] - mean : t.dweights[k]);
     return;
@@ -314,7 +310,7 @@ void through_chosen(Row& dl, const Token& t, const RouterMode& mode, std::int64_
   Row slope;
   for (std::int64_t k = 0; k < K; ++k) s.v[k] = t.logits[t.ids[k]];
   std::fill(s.v + K, s.v + row::padded(K), row::kPad);
-  row::sigmoid(s.v, slope.v, s.v, row::padded(K));
+  row::scores(mode.score, s.v, slope.v, s.v, row::padded(K));
   const float factor = mode.norm_topk ? mode.routed_scale / (row::sum(s.v, row::padded(K)) + 1e-20F)
                                       : mode.routed_scale;
   for (std::int64_t k = 0; k < K; ++k) {
@@ -325,8 +321,8 @@ void through_chosen(Row& dl, const Token& t, const RouterMode& mode, std::int64_
 
 void token_gradient(Row& dl, const Token& t, const RouterMode& mode, std::int64_t E,
                     std::int64_t K) {
-  const bool softmax_scores = mode.score == ScoreFunction::softmax;
-  const bool gate_is_full = softmax_scores && !weights_are_softmax_of_chosen(mode);
+  const bool softmax_scores = !row::is_elementwise(mode.score);
+  const bool gate_is_full = softmax_scores && !row::weights_are_softmax_of_chosen(mode);
   const bool balanced = t.fractions != nullptr;
   if (gate_is_full || t.z_scale != 0.0F || (balanced && softmax_scores)) {
     const float through_gate = gate_is_full ? mean_gradient(t, mode, K) * mode.routed_scale : 0.0F;
@@ -334,7 +330,7 @@ void token_gradient(Row& dl, const Token& t, const RouterMode& mode, std::int64_
   } else {
     std::fill_n(dl.v, row::padded(E), 0.0F);
   }
-  if (balanced && !softmax_scores) through_all_sigmoids(dl, t, E);
+  if (balanced && !softmax_scores) through_all_scores(mode.score, dl, t, E);
   through_chosen(dl, t, mode, K);
 }
 

@@ -7,10 +7,12 @@
 
 namespace grist::cpu::row {
 
+using grist::row::is_elementwise;
 using grist::row::kLanes;
 using grist::row::kPad;
 using grist::row::order_key;
 using grist::row::padded;
+using grist::row::weights_are_softmax_of_chosen;
 
 // Over a padded row: lane i adds elements i, i + kLanes, ...; then a tree over the lanes.
 inline float sum(const float* x, std::int64_t n) {
@@ -58,27 +60,31 @@ inline void scale(float* x, float factor, std::int64_t n) {
     for (int i = 0; i < kLanes; ++i) x[j + i] *= factor;
 }
 
-// s[j] = 1 / (1 + exp(-x[j])); ds[j] = s (1 - s). s may be x.
-inline void sigmoid(float* s, float* ds, const float* x, std::int64_t n) {
-  for (std::int64_t j = 0; j < n; j += kLanes) {
-    float value[kLanes];
-    float slope[kLanes];
-    for (int i = 0; i < kLanes; ++i) {
-      const auto both = grist::row::sigmoid(x[j + i]);
-      value[i] = both.value;
-      slope[i] = both.slope;
+// Elementwise scores and their slopes. s may be x.
+inline void scores(ops::ScoreFunction f, float* s, float* ds, const float* x, std::int64_t n) {
+  grist::row::with_elementwise(f, [=](auto constant) {
+    for (std::int64_t j = 0; j < n; j += kLanes) {
+      float value[kLanes];
+      float slope[kLanes];
+      for (int i = 0; i < kLanes; ++i) {
+        const auto both = grist::row::score(constant(), x[j + i]);
+        value[i] = both.value;
+        slope[i] = both.slope;
+      }
+      for (int i = 0; i < kLanes; ++i) s[j + i] = value[i];
+      for (int i = 0; i < kLanes; ++i) ds[j + i] = slope[i];
     }
-    for (int i = 0; i < kLanes; ++i) s[j + i] = value[i];
-    for (int i = 0; i < kLanes; ++i) ds[j + i] = slope[i];
-  }
+  });
 }
 
-inline void log_sigmoid(float* y, const float* x, std::int64_t n) {
-  for (std::int64_t j = 0; j < n; j += kLanes) {
-    float block[kLanes];
-    for (int i = 0; i < kLanes; ++i) block[i] = grist::row::log_sigmoid(x[j + i]);
-    for (int i = 0; i < kLanes; ++i) y[j + i] = block[i];
-  }
+inline void log_scores(ops::ScoreFunction f, float* y, const float* x, std::int64_t n) {
+  grist::row::with_elementwise(f, [=](auto constant) {
+    for (std::int64_t j = 0; j < n; j += kLanes) {
+      float block[kLanes];
+      for (int i = 0; i < kLanes; ++i) block[i] = grist::row::log_score(constant(), x[j + i]);
+      for (int i = 0; i < kLanes; ++i) y[j + i] = block[i];
+    }
+  });
 }
 
 }  // namespace grist::cpu::row

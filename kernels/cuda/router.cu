@@ -17,12 +17,7 @@ namespace grist::cuda {
 namespace {
 
 using ops::RouterMode;
-using ops::ScoreFunction;
 using Key = unsigned long long;
-
-constexpr __device__ bool weights_are_softmax_of_chosen(const RouterMode& mode) {
-  return mode.score == ScoreFunction::softmax && (!mode.pre_softmax || mode.norm_topk);
-}
 
 // ---- forward ---------------------------------------------------------------------------------
 
@@ -42,8 +37,8 @@ __device__ void selection_keys(std::uint32_t* keys, const PaddedRow& logits, con
     for (int e = token_lane(); e < a.E; e += kTokenLanes)
       keys[e] = row::order_key(a.bias == nullptr ? logits(e) : score(logits(e)) + a.bias[e]);
   };
-  if (a.bias != nullptr && a.mode.score == ScoreFunction::sigmoid) {
-    store([](float l) { return row::sigmoid(l).value; });
+  if (a.bias != nullptr && row::is_elementwise(a.mode.score)) {
+    store([&](float l) { return row::score(a.mode.score, l).value; });
   } else if (a.bias != nullptr && a.mode.pre_softmax) {
     store(softmax_of(a.E, logits));
   } else {
@@ -85,15 +80,15 @@ __device__ void weigh(float* weights, bool live, F&& l, const PaddedRow& logits,
   const auto store = [&](float factor, auto&& score) {
     for (int k = token_lane(); live && k < a.K; k += kTokenLanes) weights[k] = factor * score(l(k));
   };
-  if (weights_are_softmax_of_chosen(a.mode)) {
-    store(a.mode.routed_scale, softmax_of(a.K, l));
-  } else if (a.mode.score == ScoreFunction::softmax) {
-    store(a.mode.routed_scale, softmax_of(a.E, logits));
-  } else {
-    const auto score = [](float x) { return row::sigmoid(x).value; };
+  if (row::is_elementwise(a.mode.score)) {
+    const auto score = [&](float x) { return row::score(a.mode.score, x).value; };
     float factor = a.mode.routed_scale;
     if (a.mode.norm_topk) factor /= row_sum(a.K, [&](int k) { return score(l(k)); }) + 1e-20F;
     store(factor, score);
+  } else if (row::weights_are_softmax_of_chosen(a.mode)) {
+    store(a.mode.routed_scale, softmax_of(a.K, l));
+  } else {
+    store(a.mode.routed_scale, softmax_of(a.E, logits));
   }
 }
 
@@ -159,9 +154,9 @@ __device__ void through_full_softmax(float* dl, const Token& t, bool balanced, f
   for_own(a.E, [&](int j) { dl[j] *= balanced ? a.aux * t.fractions(j) + common : common; });
 }
 
-// q = s / Z over all experts:  dl_j += aux s_j (1 - s_j) / Z (f_j - sum_m f_m q_m)
-__device__ void through_all_sigmoids(float* dl, const Token& t, const Backward& a) {
-  const auto s = [&](int j) { return row::sigmoid(t.logits(j)); };
+// q = s / Z over all experts:  dl_j += aux s'_j / Z (f_j - sum_m f_m q_m)
+__device__ void through_all_scores(float* dl, const Token& t, const Backward& a) {
+  const auto s = [&](int j) { return row::score(a.mode.score, t.logits(j)); };
   const float inverse = 1.0F / row_sum(a.E, [&](int j) { return s(j).value; });
   const float mean = row_sum(a.E, [&](int j) { return s(j).value * t.fractions(j); }) * inverse;
   const float factor = a.aux * inverse;
@@ -171,9 +166,11 @@ __device__ void through_all_sigmoids(float* dl, const Token& t, const Backward& 
 // The chosen experts' own terms; any lane adds to any element of dl.
 __device__ void through_chosen(float* dl, const Token& t, const Backward& a) {
   const float mean = mean_gradient(t, a);
-  const auto s = [&](int k) { return row::sigmoid(k < a.K ? t.logits.x[t.ids[k]] : row::kPad); };
-  const bool softmax = a.mode.score == ScoreFunction::softmax;
-  const bool centred = softmax ? weights_are_softmax_of_chosen(a.mode) : a.mode.norm_topk;
+  const auto s = [&](int k) {
+    return row::score(a.mode.score, k < a.K ? t.logits.x[t.ids[k]] : row::kPad);
+  };
+  const bool softmax = !row::is_elementwise(a.mode.score);
+  const bool centred = softmax ? row::weights_are_softmax_of_chosen(a.mode) : a.mode.norm_topk;
   float factor = a.mode.routed_scale;
   if (!softmax && centred) factor /= row_sum(a.K, [&](int k) { return s(k).value; }) + 1e-20F;
   __syncwarp();
@@ -197,15 +194,15 @@ __global__ void router_backward_kernel(Backward a) {
                 a.weights + n * a.K,
                 a.slot_row + n * a.K,
                 a.drow_weight};
-  const bool softmax = a.mode.score == ScoreFunction::softmax;
-  const bool gate_is_full = softmax && !weights_are_softmax_of_chosen(a.mode);
+  const bool softmax = !row::is_elementwise(a.mode.score);
+  const bool gate_is_full = softmax && !row::weights_are_softmax_of_chosen(a.mode);
   if (gate_is_full || a.z_scale != 0.0F || (balanced && softmax)) {
     const float through_gate = gate_is_full ? mean_gradient(t, a) * a.mode.routed_scale : 0.0F;
     through_full_softmax(dl, t, balanced && softmax, through_gate, a);
   } else {
     for_own(a.E, [&](int j) { dl[j] = 0.0F; });
   }
-  if (balanced && !softmax) through_all_sigmoids(dl, t, a);
+  if (balanced && !softmax) through_all_scores(dl, t, a);
   through_chosen(dl, t, a);
   for (int e = token_lane(); place.live && e < a.E; e += kTokenLanes)
     a.dlogits[n * a.E + e] = dl[e];

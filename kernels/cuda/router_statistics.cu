@@ -29,7 +29,7 @@ struct Statistics {
   const float* weights;
   std::int64_t N, S, segment, chunks;  // chunks: a segment's
   int E, K;
-  bool sigmoid;
+  ScoreFunction score;
   // Scratch.
   float2* scales;         // (N)  x: the row's maximum, y: 1 / sum over the row
   double* token_scalars;  // (N, kNumScalars)
@@ -56,12 +56,12 @@ __device__ Probabilities softmax_probabilities(const PaddedRow& l) {
 }
 
 // q = s / sum of s.
-__device__ Probabilities sigmoid_probabilities(const PaddedRow& l) {
+__device__ Probabilities elementwise_probabilities(ScoreFunction score, const PaddedRow& l) {
   const Softmax p = softmax_of(l.n, l);
-  const auto s = [&](int j) { return row::sigmoid(l(j)).value; };
+  const auto s = [&](int j) { return row::score(score, l(j)).value; };
   const float sum = row_sum(l.n, s);
   const float inverse = 1.0F / sum;
-  const float log_sum = row_sum(l.n, [&](int j) { return s(j) * row::log_sigmoid(l(j)); });
+  const float log_sum = row_sum(l.n, [&](int j) { return s(j) * row::log_score(score, l(j)); });
   return {0.0F, inverse, p.max + log(static_cast<double>(p.sum)),
           log(static_cast<double>(sum)) - static_cast<double>(log_sum) * inverse};
 }
@@ -79,7 +79,8 @@ __device__ double largest_share(const float* weights, int K) {
 __global__ void token_statistics_kernel(Statistics a) {
   const TokenOfThread t = token_of_thread(a.N, 0);
   const PaddedRow logits{a.logits + t.n * a.E, a.E, row::kPad};
-  const Probabilities q = a.sigmoid ? sigmoid_probabilities(logits) : softmax_probabilities(logits);
+  const Probabilities q = row::is_elementwise(a.score) ? elementwise_probabilities(a.score, logits)
+                                                       : softmax_probabilities(logits);
   if (!t.live || token_lane() != 0) return;
   a.scales[t.n] = {q.max, q.inverse};
   double* scalars = a.token_scalars + t.n * kNumScalars;
@@ -127,7 +128,8 @@ __global__ void __launch_bounds__(kColumns) chunk_statistics_kernel(Statistics a
   for (std::int64_t n = tokens.begin; e < a.E && n < tokens.end; ++n) {
     const float l = a.logits[n * a.E + e];
     const float2 scale = a.scales[n];
-    const float s = a.sigmoid ? row::sigmoid(l).value : row::exp_negative(l - scale.x);
+    const float s = row::is_elementwise(a.score) ? row::score(a.score, l).value
+                                                 : row::exp_negative(l - scale.x);
     sum += static_cast<double>(s * scale.y);
   }
   __syncthreads();
@@ -184,7 +186,7 @@ void router_statistics(const Context& ctx, const ops::RouterStatistics& a) {
                      .chunks = chunks,
                      .E = static_cast<int>(E),
                      .K = static_cast<int>(a.ids.shape[1]),
-                     .sigmoid = a.mode.score == ScoreFunction::sigmoid,
+                     .score = a.mode.score,
                      .scales = ctx.scratch->allocate<float2>(N),
                      .token_scalars = ctx.scratch->allocate<double>(N * kNumScalars),
                      .counts = ctx.scratch->allocate<unsigned>(S * chunks * E),
