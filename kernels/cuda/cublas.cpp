@@ -2,9 +2,7 @@
 #include "grist/core/memory.h"
 #include "grist/ops/linear.h"
 
-#include <cstdlib>
 #include <mutex>
-#include <optional>
 
 #include "grist/core/error.h"
 #include "launch.h"
@@ -24,7 +22,7 @@ void check_status(int status, const char* what) {
 // The library and its handle, made when first wanted. One product is put on its stream at a time.
 struct State {
   std::mutex mutex;
-  std::optional<DenseMatmul> choice;
+  DenseMatmul choice = DenseMatmul::automatic;
   bool tried = false;
   std::string why;  // it is not there
   const Library* library = nullptr;
@@ -33,15 +31,6 @@ struct State {
 State& state() {
   static State s;
   return s;
-}
-
-DenseMatmul choice_of_environment() {
-  const char* text = std::getenv("GRIST_DENSE_MATMUL");
-  const std::string value = text == nullptr ? "auto" : text;
-  if (value == "auto") return DenseMatmul::automatic;
-  if (value == "own") return DenseMatmul::own;
-  if (value == "cublas") return DenseMatmul::cublas;
-  throw Error(ExitCode::config, "GRIST_DENSE_MATMUL is " + value + ", want auto, own or cublas");
 }
 
 void open(State& s) {
@@ -59,11 +48,10 @@ void open(State& s) {
 
 // With the state's mutex held.
 bool wanted(State& s) {
-  if (!s.choice) s.choice = choice_of_environment();
-  if (*s.choice == DenseMatmul::own) return false;
+  if (s.choice == DenseMatmul::own) return false;
   open(s);
-  if (s.library == nullptr && *s.choice == DenseMatmul::cublas)
-    throw Error(ExitCode::device_unavailable, "cuBLAS is wanted but cannot be used: " + s.why);
+  if (s.library == nullptr && s.choice == DenseMatmul::cublas)
+    throw Error(ExitCode::device_unavailable, "cuBLAS cannot be used: " + s.why);
   return s.library != nullptr;
 }
 
@@ -156,7 +144,7 @@ void set_dense_matmul(DenseMatmul choice) {
   cublas::State& s = cublas::state();
   const std::scoped_lock lock(s.mutex);
   s.choice = choice;
-  cublas::wanted(s);
+  if (choice == DenseMatmul::cublas) cublas::wanted(s);
 }
 
 std::string dense_matmul_name() {

@@ -9,14 +9,14 @@
 #include <string>
 
 #include "grist/core/context.h"
+#include "grist/core/device.h"
 #include "grist/ops/linear.h"
 
 namespace grist::cuda {
 
-// automatic: cuBLAS where it can be opened, our kernels elsewhere. Unless this is called, the
-// environment variable GRIST_DENSE_MATMUL says it: auto (default), own or cublas.
-enum class DenseMatmul { automatic, own, cublas };
-// Error{device_unavailable} with the reason where cuBLAS is demanded and cannot be opened.
+using grist::DenseMatmul;
+// automatic until this is called, and opened by the first product that wants it. Error
+// {device_unavailable} with the reason where cuBLAS is demanded and cannot be opened.
 void set_dense_matmul(DenseMatmul choice);
 // "cuBLAS 13.0.2", or "own kernels".
 std::string dense_matmul_name();

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "cublas.h"
 #include "grist/core/device.h"
 #include "grist/core/error.h"
 #include "kernels/backends.h"
@@ -37,6 +38,7 @@ class Runtime final : public DeviceRuntime {
   }
   std::string describe() const override { return description; }
   std::string kind() const override { return kind_of_device; }
+  void set_dense_matmul(DenseMatmul choice) override { cuda::set_dense_matmul(choice); }
   std::string address() const override {
     char text[32] = "";
     check(cudaDeviceGetPCIBusId(text, sizeof text, device), "the GPU's address");

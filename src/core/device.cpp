@@ -38,6 +38,11 @@ Entry& entry(Device device) {
 
 }  // namespace
 
+void DeviceRuntime::set_dense_matmul(DenseMatmul choice) {
+  if (choice == DenseMatmul::cublas)
+    fail(ExitCode::device_unavailable, "the device has its own products alone");
+}
+
 Device device_named(std::string_view name) {
   Registry& all = registry();
   for (std::size_t i = 0; i < all.count; ++i)

@@ -18,6 +18,8 @@ namespace {
 void place_model(TrainedModel& out, int threads) {
   Config& c = out.config;
   const Precision precision = std::exchange(c.precision, Precision::auto_);
+  if (c.train.dense_matmul == DenseProducts::cublas)  // training's demand; this may be elsewhere
+    c.train.dense_matmul = DenseProducts::auto_;
   const Device device = nn::choose_device(c, 0, "--device cpu").device;
   if (properties(device).bf16) c.precision = precision;
   out.device = std::make_unique<ComputeDevice>(device, threads, nullptr, nullptr);

@@ -5,6 +5,27 @@
 
 namespace grist::nn {
 
+namespace {
+
+DenseMatmul dense_matmul(DenseProducts wanted) {
+  switch (wanted) {
+    case DenseProducts::auto_: return DenseMatmul::automatic;
+    case DenseProducts::own: return DenseMatmul::own;
+    case DenseProducts::cublas: return DenseMatmul::cublas;
+  }
+  return DenseMatmul::automatic;
+}
+
+void use_dense_matmul(Device device, DenseProducts wanted) {
+  try {
+    runtime(device).set_dense_matmul(dense_matmul(wanted));
+  } catch (const Error& e) {
+    fail(e.code(), "train.dense_matmul: {}: {}; use auto or own", word(wanted), e.what());
+  }
+}
+
+}  // namespace
+
 DeviceChoice choose_device(const Config& config, int index, const char* instead) {
   DeviceChoice choice;
   if (config.device == WantedDevice::auto_) {
@@ -19,6 +40,7 @@ DeviceChoice choose_device(const Config& config, int index, const char* instead)
   if (config.precision == Precision::bf16 && !properties(choice.device).bf16)
     fail(ExitCode::config, "precision: bf16 needs device: cuda{}; use precision: fp32",
          config.device == WantedDevice::auto_ ? fmt::format(" ({})", choice.why_not_cuda) : "");
+  use_dense_matmul(choice.device, config.train.dense_matmul);
   return choice;
 }
 

@@ -8,6 +8,8 @@
 #include "fixture.h"
 #include "grist/comm/local.h"
 #include "grist/core/compute_device.h"
+#include "grist/nn/decoder.h"
+#include "kernels/cuda/cublas.h"
 #include "support/scale.h"
 #include "train/rows.h"
 #include "trial.h"
@@ -107,6 +109,47 @@ TEST(CudaTraining, RecomputationChangesNoBit) {
     c.train.recompute = recompute;
     EXPECT_TRUE(compare_trials(reference, trial(c, 3), true).ok) << word(recompute);
   }
+}
+
+TEST(CudaTraining, DenseProductsAreThoseOfTheConfiguration) {
+  Config c = tiny(WantedDevice::cuda, Precision::bf16);
+  c.train.dense_matmul = DenseProducts::own;
+  trial(c, 1);
+  EXPECT_EQ(cuda::dense_matmul_name(), "own kernels");
+
+  c.train.dense_matmul = DenseProducts::auto_;
+  trial(c, 1);
+  EXPECT_NE(cuda::dense_matmul_name(), "own kernels");
+
+  c.device = WantedDevice::cpu;
+  c.precision = Precision::fp32;
+  c.train.dense_matmul = DenseProducts::cublas;
+  EXPECT_THROW(trial(c, 1), Error);
+}
+
+// Work that nothing orders before the decoder's stream (the RoPE table's copy, once) comes too late
+// for it.
+TEST(CudaStreams, ModelIsWholeForTheFirstStreamThatReadsIt) {
+  const Config c = tiny(WantedDevice::cuda, Precision::fp32);
+  const std::vector<std::int32_t> tokens = {3, 1, 4, 1, 5, 9, 2, 6};
+  const auto logits = [&](Device device) {
+    const ComputeDevice computer(device, 1, nullptr, nullptr);
+    nn::Model model(c.model, device, false, nullptr);
+    model.parameters().initialize(computer.context(), 7);
+    model.parameters().refresh(computer.context());
+    nn::Decoder decoder(model, 8);
+    const auto out = decoder.feed(computer.context(), tokens);
+    return std::vector<float>(out.begin(), out.end());
+  };
+  const std::vector<float> here = logits(Device::cpu);
+  const std::vector<double> want(here.begin(), here.end());
+  for (const unsigned seed : {1U, 2U, 3U, 4U}) {
+    test::use({.name = "late streams", .seed = seed, .deferred = true});
+    EXPECT_TRUE(test::close(logits(Device::cuda).data(), want.data(), c.model.vocab_size,
+                            {.relative = 1e-4, .absolute = 1e-5}))
+        << "seed " << seed;
+  }
+  test::use(test::schedules().front());
 }
 
 // What steps of one rank gave, and how many micro-batches ran in which way.

@@ -152,6 +152,7 @@ struct DataConfig {
 
 GRIST_WORDS(Recompute, none, selective, full);
 GRIST_WORDS(CudaGraphs, auto_, none);
+GRIST_WORDS(DenseProducts, auto_, own, cublas);
 
 struct TrainConfig {
   std::int64_t micro_batch_size =
@@ -163,7 +164,8 @@ struct TrainConfig {
       rampup_batch_size;  // [start, increment, samples]: Megatron's batch-size ramp; empty: none
   Recompute recompute = Recompute::none;
   CudaGraphs cuda_graphs = CudaGraphs::auto_;
-  std::int64_t eval_interval = 0;        // steps; 0: only at the end
+  DenseProducts dense_matmul = DenseProducts::auto_;  // whose bf16 products dense layers take
+  std::int64_t eval_interval = 0;                     // steps; 0: only at the end
   std::int64_t eval_iters = 0;           // validation micro-batches; 0: the whole set once
   std::int64_t max_nonfinite_steps = 5;  // consecutive skipped updates before exit code 79
   double max_hours = 0;                  // wall-clock limit: save and exit 75; 0: none
@@ -175,6 +177,7 @@ struct TrainConfig {
     v("rampup_batch_size", rampup_batch_size, Range{0, kMany});
     v("recompute", recompute);
     v("cuda_graphs", cuda_graphs);
+    v("dense_matmul", dense_matmul);
     v("eval_interval", eval_interval, Range{0, kBillion});
     v("eval_iters", eval_iters, Range{0, kBillion});
     v("max_nonfinite_steps", max_nonfinite_steps, Range{1, kBillion});

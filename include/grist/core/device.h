@@ -3,6 +3,7 @@
 // CPU is one of them and always there; others register themselves under a name. Code above the
 // kernels asks properties() and never which device it is; the helpers below work on all.
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,6 +30,10 @@ struct DeviceProperties {
   bool nccl = false;    // NCCL moves its memory, on its streams
 };
 
+// Who computes the products of dense layers; the bits differ. automatic: cuBLAS where it can be
+// opened, own kernels elsewhere.
+enum class DenseMatmul : std::uint8_t { automatic, own, cublas };
+
 class DeviceRuntime {
  public:
   virtual ~DeviceRuntime() = default;
@@ -39,6 +44,10 @@ class DeviceRuntime {
 
   // Which one of this machine it is: "0000:3b:00.0".
   virtual std::string address() const = 0;
+
+  // For the products from now on. Error{device_unavailable} with the reason where cuBLAS is
+  // demanded and cannot be had; a device that does not say otherwise has its own kernels alone.
+  virtual void set_dense_matmul(DenseMatmul choice);
 
   // Device memory, 256-byte aligned (64 on the CPU), not cleared unless it is the CPU's; null when
   // there is not enough. release() waits until the device has finished with it.

@@ -14,8 +14,8 @@ struct DeviceChoice {
 
 // For one process; parallel/choose_device.h has the one for ranks. `index`: which of the machine's
 // GPUs, modulo those there are. Throws Error{device_unavailable} where device: cuda cannot be had,
-// Error{config} for a precision that the device does not have. `instead`: what its message tells
-// the user to give.
+// Error{config} for a precision that the device does not have. Dense products are
+// the configuration's from then on. `instead`: what a message tells the user to give.
 DeviceChoice choose_device(const Config& config, int index, const char* instead = "device: cpu");
 
 }  // namespace grist::nn
