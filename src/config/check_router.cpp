@@ -64,8 +64,9 @@ void normalise(Resolver& r) {
       at));
   router.pre_softmax = false;
   router.norm_topk_prob = false;
-  r.derive(kPre, "pre_softmax true with norm_topk_prob true");
-  r.derive(kNorm, "pre_softmax true with norm_topk_prob true");
+  for (const std::string_view key : {kPre, kNorm})
+    r.origins.insert_or_assign(std::string(key),
+                               at + ", pre_softmax true with norm_topk_prob true");
 }
 
 }  // namespace

@@ -1,5 +1,8 @@
 #include "grist/config/load.h"
 
+#include <algorithm>
+
+#include "derived_block.h"
 #include "fields.h"
 #include "grist/config/compare.h"
 #include "grist/core/check.h"
@@ -15,7 +18,7 @@ using config::Problems;
 using config::Resolver;
 
 std::string origin_of(const Resolver& r, const std::string& key) {
-  if (const auto found = r.derived.find(key); found != r.derived.end()) return found->second;
+  if (const auto found = r.origins.find(key); found != r.origins.end()) return found->second;
   if (r.written(key)) {
     const config::Written& w = r.bound.written.find(key)->second;
     const std::string at = r.problems.str(w.where);
@@ -24,14 +27,13 @@ std::string origin_of(const Resolver& r, const std::string& key) {
   return "default";
 }
 
-}  // namespace
-
-LoadedConfig parse_config(std::string_view text, const std::string& name,
-                          const std::vector<std::string>& sets) {
+LoadedConfig parse(std::string_view text, const std::string& name,
+                   const std::vector<std::string>& sets, config::Derived derived) {
   Problems problems(name);
   config::YamlNode root;
   const bool is_yaml = config::parse_yaml(text, 0, problems, root);
   if (!is_yaml) problems.throw_if_any();
+  config::take_derived_block(root, derived, problems);
   Binder binder(problems);
   binder.add_file(root);
   if (root.kind != config::YamlNode::Kind::map) problems.throw_if_any();
@@ -50,6 +52,23 @@ LoadedConfig parse_config(std::string_view text, const std::string& name,
   for (const KeyValue& kv : config_values(loaded.config))
     loaded.origins.push_back({kv.key, origin_of(r, kv.key)});
   return loaded;
+}
+
+}  // namespace
+
+LoadedConfig parse_config(std::string_view text, const std::string& name,
+                          const std::vector<std::string>& sets) {
+  return parse(text, name, sets, config::Derived::work_out_again);
+}
+
+Config saved_config(std::string_view text, const std::string& name) {
+  return parse(text, name, {}, config::Derived::keep).config;
+}
+
+bool is_derived(const LoadedConfig& loaded, std::string_view key) {
+  return std::any_of(loaded.origins.begin(), loaded.origins.end(), [&](const KeyOrigin& o) {
+    return o.key == key && o.origin.starts_with("derived ");
+  });
 }
 
 LoadedConfig load_config(const std::filesystem::path& path, const std::vector<std::string>& sets) {

@@ -39,6 +39,19 @@ std::string one_line(std::string text) {
   return text;
 }
 
+// What follows from other values, for whoever loads the file with other values.
+std::string derived_block(const LoadedConfig& loaded) {
+  std::string out =
+      "derived:  # a value above that still is the one here is worked out again when loaded\n";
+  bool any = false;
+  for (const KeyValue& kv : config_values(loaded.config)) {
+    if (!is_derived(loaded, kv.key)) continue;
+    out += fmt::format("  {}: {}\n", kv.key, kv.value);
+    any = true;
+  }
+  return any ? out : "";
+}
+
 }  // namespace
 
 std::string to_yaml(const LoadedConfig& loaded) {
@@ -62,7 +75,7 @@ std::string to_yaml(const LoadedConfig& loaded) {
     out += fmt::format("{:<{}}  # {}\n", line, kCommentColumn, one_line(origin_of(loaded, kv.key)));
     open.assign(parts.begin(), parts.end() - 1);
   }
-  return out;
+  return out + derived_block(loaded);
 }
 
 }  // namespace grist

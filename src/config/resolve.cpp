@@ -4,6 +4,7 @@
 
 #include "grist/config/batch_ramp.h"
 #include "grist/config/parameters.h"
+#include "grist/config/zero_rate.h"
 
 namespace grist::config {
 
@@ -39,7 +40,7 @@ std::string Resolver::spelled(std::string_view key) const {
 }
 
 void Resolver::derive(std::string_view key, std::string from) {
-  derived.insert_or_assign(std::string(key), "derived from " + std::move(from));
+  origins.insert_or_assign(std::string(key), "derived from " + std::move(from));
 }
 
 namespace {
@@ -178,6 +179,11 @@ void check_schedule(Resolver& r) {
       o.lr_decay_iters > 0 && o.lr_warmup_iters > o.lr_decay_iters)
     r.problem("optim.lr_warmup_iters", "{} is more than lr_decay_iters {}", o.lr_warmup_iters,
               o.lr_decay_iters);
+  if (r.usable({"optim.lr_decay_iters", "optim.min_lr", "optim.lr_decay_style"}) &&
+      r.usable({"train.train_iters", "train.train_tokens"}))
+    if (const std::string wrong = zero_rate_problem(o, 0, r.config().train.train_iters);
+        !wrong.empty())
+      r.problem("optim.lr_decay_iters", "{}", wrong);
   check_lanes(r);
   check_wsd(r);
 }

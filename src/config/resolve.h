@@ -13,7 +13,7 @@ namespace grist::config {
 struct Resolver {
   Bound& bound;
   Problems& problems;
-  std::map<std::string, std::string, std::less<>> derived;  // key -> "derived from ..."
+  std::map<std::string, std::string, std::less<>> origins;  // of what is not as written
 
   Config& config() const { return bound.config; }
   bool written(std::string_view key) const;

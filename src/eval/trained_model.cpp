@@ -32,7 +32,7 @@ TrainedModel load_step(const CheckpointReader& step, const LoadOptions& options)
   TrainedModel out;
   out.checkpoint = step.path();
   out.step = step.step();
-  out.config = parse_config(step.text("config.yaml"), where, {}).config;
+  out.config = saved_config(step.text("config.yaml"), where);
   if (options.device) out.config.device = *options.device;
   if (step.has_text("tokenizer.json")) {
     for (const char* name : {"tokenizer.json", "tokenizer_config.json"})

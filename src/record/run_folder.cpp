@@ -28,10 +28,10 @@ void RunFolder::check_owner(const LoadedConfig& now) const {
   const auto metrics_bytes = std::filesystem::file_size(metrics(), unreadable);
   if ((unreadable || metrics_bytes == 0) && list_steps(checkpoints()).empty())
     return;  // a run that ended before its first step left nothing to protect
-  const std::optional<LoadedConfig> before = last_config();
+  const std::optional<Config> before = last_config();
   if (!before) return;  // the checkpoint's tensors still tell another architecture
   std::string changed;
-  for (const ConfigDifference& d : config_differences(before->config, now.config)) {
+  for (const ConfigDifference& d : config_differences(*before, now.config)) {
     if (d.architecture) {
       fail(ExitCode::cannot_create,
            "{}: holds another run: {} is {} there and {} here; choose another run.dir or restore "
@@ -46,9 +46,9 @@ void RunFolder::check_owner(const LoadedConfig& now) const {
 
 // Written by an older version or by hand, it may not load any more; that is no reason to lose a
 // run.
-std::optional<LoadedConfig> RunFolder::last_config() const {
+std::optional<Config> RunFolder::last_config() const {
   try {
-    return load_config(config(), {});
+    return saved_config(read_text(config()), config().string());
   } catch (const Error& e) {
     const std::string what = e.what();
     log::warn("{}; this record of the last start is not used", what.substr(0, what.find('\n')));

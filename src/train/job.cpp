@@ -52,7 +52,7 @@ LoadedConfig Job::load(const std::function<LoadedConfig()>& load_here) {
   if (world().size() == 1) return loaded;
   const std::string leaders = comm::broadcast(world(), to_yaml(loaded), 0);
   comm::agree(world(), [&] {
-    refuse_difference(parse_config(leaders, "rank 0's configuration", {}).config, loaded.config);
+    refuse_difference(saved_config(leaders, "rank 0's configuration"), loaded.config);
   });
   return loaded;
 }

@@ -1,21 +1,10 @@
 #include "length.h"
 
-#include <algorithm>
-
 #include "grist/config/batch_ramp.h"
+#include "grist/config/zero_rate.h"
 #include "grist/core/check.h"
 
 namespace grist::train {
-
-namespace {
-
-bool is_derived(const LoadedConfig& loaded, std::string_view key) {
-  return std::any_of(loaded.origins.begin(), loaded.origins.end(), [&](const KeyOrigin& o) {
-    return o.key == key && o.origin.starts_with("derived ");
-  });
-}
-
-}  // namespace
 
 Length run_length(const LoadedConfig& loaded, const Counters& done) {
   const TrainConfig& train = loaded.config.train;
@@ -25,7 +14,12 @@ Length run_length(const LoadedConfig& loaded, const Counters& done) {
     length.train_iters = iterations_for_tokens(train, loaded.config.data.seq_length, consumed);
   length.samples = samples_after(train, length.train_iters, consumed);
   OptimConfig& o = length.schedule;
-  if (!is_derived(loaded, "optim.lr_decay_iters")) return length;
+  if (!is_derived(loaded, "optim.lr_decay_iters")) {
+    if (const std::string wrong = zero_rate_problem(o, done.step, length.train_iters);
+        !wrong.empty())
+      fail(ExitCode::config, "optim.lr_decay_iters: {}", wrong);
+    return length;
+  }
   o.lr_decay_iters = length.train_iters;
   if (done.step < o.lr_warmup_iters && o.lr_warmup_iters + o.lr_wsd_decay_iters > o.lr_decay_iters)
     fail(ExitCode::config,

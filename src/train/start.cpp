@@ -69,7 +69,7 @@ void Run::open_folder() {
 // Shapes are checked when tensors are read; this finds what shapes do not show, e.g. rope_theta.
 void Run::check_same_model(const CheckpointReader& step) const {
   const std::string where = (step.path() / "config.yaml").string();
-  const Config before = parse_config(step.text("config.yaml"), where, {}).config;
+  const Config before = saved_config(step.text("config.yaml"), where);
   for (const ConfigDifference& d : config_differences(before, config())) {
     if (!d.architecture) continue;
     fail(ExitCode::bad_data, "{}: of another architecture: {} is {} there and {} here",

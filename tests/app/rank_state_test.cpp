@@ -14,7 +14,7 @@ constexpr int kRanks = 8;
 
 Arguments elastic(const Arguments& more) {
   Arguments sets = {"parallel.deterministic=elastic", "train.global_batch_size=16",
-                    "optim.lr_decay_iters=40"};
+                    "optim.lr_decay_iters=40", "optim.min_lr=1e-4"};
   sets.insert(sets.end(), more.begin(), more.end());
   return sets;
 }

@@ -179,6 +179,44 @@ TEST(ToYaml, LoadsAgainToTheSameConfig) {
   EXPECT_NE(yaml.find("# derived from granularity * expansion_rate"), std::string::npos) << yaml;
 }
 
+TEST(SavedConfig, DerivedValuesFollowWhatTheyComeFrom) {
+  const std::string saved = to_yaml(load(kSmall));
+
+  EXPECT_EQ(load(saved, {"train.train_iters=60"}).config.optim.lr_decay_iters, 60);
+  EXPECT_EQ(load(saved, {"model.moe.granularity=8"}).config.model.moe.num_experts, 64);
+  EXPECT_EQ(load(saved, {"model.hidden_size=128"}).config.model.head_dim, 32);
+  EXPECT_EQ(load(saved, {"data.seq_length=64"}).config.model.max_position_embeddings, 64);
+  EXPECT_EQ(load(saved, {"data.train.0.path=data/b"}).config.data.train[0].name, "b");
+  EXPECT_EQ(
+      load(replaced(saved, "train_iters: 10  ", "train_iters: 30  ")).config.optim.lr_decay_iters,
+      30);
+}
+
+TEST(SavedConfig, DerivedValuesChangedByHandStay) {
+  const std::string saved = to_yaml(load(kSmall));
+  const std::string edited = replaced(saved, "lr_decay_iters: 10  ", "lr_decay_iters: 20  ");
+
+  EXPECT_EQ(load(edited, {"train.train_iters=15"}).config.optim.lr_decay_iters, 20);
+  EXPECT_EQ(load(saved, {"optim.lr_decay_iters=12"}).config.optim.lr_decay_iters, 12);
+}
+
+TEST(SavedConfig, WrittenValuesStayAndAreStillChecked) {
+  const std::string saved = to_yaml(load(kSmall, {"optim.lr_decay_iters=10"}));
+
+  EXPECT_NE(test::message_of(saved, {"train.train_iters=60"}).find("steps 11 to 60"),
+            std::string::npos);
+}
+
+TEST(SavedConfig, IsReadAsItStandsForComparing) {
+  LoadedConfig loaded =
+      load(replaced(kSmall, "  vocab_size: 512\n", ""), {"data.tokenizer=t.json"});
+  resolve_vocab_size(loaded, 4097, "t.json");
+  const std::string saved = to_yaml(loaded);
+
+  EXPECT_EQ(saved_config(saved, "s.yaml").model.vocab_size, 4224);
+  EXPECT_EQ(load(saved).config.model.vocab_size, 0);  // the tokenizer is asked again
+}
+
 TEST(VocabSize, IsTakenFromTheTokenizerWhenLeftOut) {
   LoadedConfig loaded =
       load(replaced(kSmall, "  vocab_size: 512\n", ""), {"data.tokenizer=t.json"});

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include "grist/core/error.h"
+
 namespace grist::train {
 namespace {
 
@@ -55,12 +57,27 @@ TEST(Length, RampCountsOnFromTheSamplesConsumed) {
 TEST(Length, ADerivedDecayEndsWithTheRunAndAWrittenOneStays) {
   const Length derived =
       run_length(load({"train.train_tokens=38400", "train.global_batch_size=8"}), kHundredSteps);
-  const Length written = run_length(
-      load({"train.train_tokens=38400", "train.global_batch_size=8", "optim.lr_decay_iters=170"}),
-      kHundredSteps);
+  const Length written = run_length(load({"train.train_tokens=38400", "train.global_batch_size=8",
+                                          "optim.lr_decay_iters=170", "optim.min_lr=1e-5"}),
+                                    kHundredSteps);
 
   EXPECT_EQ(derived.schedule.lr_decay_iters, 200);
   EXPECT_EQ(written.schedule.lr_decay_iters, 170);
+}
+
+TEST(Length, ARestAtLearningRateZeroIsRefused) {
+  // As many steps as lr_decay_iters at this batch, but the hundred behind were smaller ones.
+  const LoadedConfig c =
+      load({"train.train_tokens=38400", "train.global_batch_size=8", "optim.lr_decay_iters=150"});
+
+  try {
+    run_length(c, kHundredSteps);
+    FAIL() << "accepted";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.code(), ExitCode::config);
+    EXPECT_NE(std::string(e.what()).find("steps 151 to 200 at learning rate 0"), std::string::npos)
+        << e.what();
+  }
 }
 
 TEST(Length, NothingLeftNamesWhatToRaise) {

@@ -31,11 +31,18 @@ LoadedConfig load_config(const std::filesystem::path& path, const std::vector<st
 LoadedConfig parse_config(std::string_view text, const std::string& name,
                           const std::vector<std::string>& sets);
 
+// A configuration that a run saved, with its derived values as they stand, for comparing and for
+// building the model of its checkpoint. The two above work them out again (docs/configuration.md).
+Config saved_config(std::string_view text, const std::string& name);
+
+bool is_derived(const LoadedConfig& loaded, std::string_view key);
+
 // model.vocab_size is 0 after loading when it shall come from the tokenizer; whoever opens the
 // tokenizer says so here. Throws Error{config} when it is set to something smaller than `used`.
 void resolve_vocab_size(LoadedConfig& loaded, std::int64_t used, const std::string& tokenizer);
 
-// The resolved config, every key with its origin as a comment. Loads again to the same values.
+// The resolved config, every key with its origin as a comment, and the block `derived`. Loads again
+// to the same values.
 std::string to_yaml(const LoadedConfig& loaded);
 
 }  // namespace grist

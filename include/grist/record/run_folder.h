@@ -29,7 +29,7 @@ class RunFolder {
   void write_config(const std::string& yaml) const;
 
  private:
-  std::optional<LoadedConfig> last_config() const;
+  std::optional<Config> last_config() const;
   std::filesystem::path path_;
   FolderLock lock_;
 };
