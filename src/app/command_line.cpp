@@ -4,6 +4,7 @@
 
 #include "grist/config/config.h"
 #include "grist/core/check.h"
+#include "grist/core/path.h"
 
 namespace grist::app {
 
@@ -15,8 +16,16 @@ constexpr const char* kExitCodes =
     "73 cannot create output; 74 I/O error; 75 stopped and saved, start again; 76 peer lost, start "
     "again; 78 bad configuration; 79 numeric failure";
 
+// An option that takes one path or several: every path of the command line comes through here.
+template <class Paths>
+CLI::Option* add_path(CLI::App* c, const std::string& name, Paths& paths, const std::string& help) {
+  return c->add_option(name, paths, help)->check([](const std::string& path) {
+    return unexpanded(path);
+  });
+}
+
 template <class Arguments> void add_config(CLI::App* c, Arguments& a) {
-  c->add_option("config", a.config, "Configuration (YAML; docs/configuration.md lists the keys)")
+  add_path(c, "config", a.config, "Configuration (YAML; docs/configuration.md lists the keys)")
       ->required();
   c->add_option("--set", a.sets, "Override a value: optim.lr=2e-4 (repeatable)")
       ->take_all()
@@ -34,9 +43,9 @@ void add_train(CLI::App& app, Invocation& chosen, TrainArguments& a) {
 }
 
 template <class Arguments> void add_corpus_options(CLI::App* c, Arguments& a) {
-  c->add_option("--input", a.inputs,
-                "Text: .txt (a document each) or .jsonl (a document a line), plain, .gz or .zst; "
-                "patterns allowed")
+  add_path(c, "--input", a.inputs,
+           "Text: .txt (a document each) or .jsonl (a document a line), plain, .gz or .zst; "
+           "patterns allowed")
       ->required();
   c->add_option("--text-key", a.text_key, "Key of the text in a JSON line")->capture_default_str();
   c->add_option("--on-bad-line", a.on_bad_line,
@@ -50,9 +59,9 @@ template <class Arguments> void add_corpus_options(CLI::App* c, Arguments& a) {
 void add_prepare(CLI::App& app, Invocation& chosen, PrepareArguments& a) {
   CLI::App* c = app.add_subcommand("prepare", "Turn text into token files (Megatron .bin/.idx)");
   add_corpus_options(c, a);
-  c->add_option("--tokenizer", a.tokenizer, "tokenizer.json (Hugging Face, byte-level BPE)")
+  add_path(c, "--tokenizer", a.tokenizer, "tokenizer.json (Hugging Face, byte-level BPE)")
       ->required();
-  c->add_option("--output", a.output, "Prefix of the files to write")->required();
+  add_path(c, "--output", a.output, "Prefix of the files to write")->required();
   c->add_flag("--overwrite", a.overwrite, "Replace files of that name");
   c->add_flag("--no-eod", a.no_eod, "Do not put an end-of-document token behind each document");
   c->add_flag("--special-tokens", a.special_tokens,
@@ -76,22 +85,20 @@ void add_tokenizer(CLI::App& app, Invocation& chosen, TokenizerCommands& a) {
                    "Tokens, special ones included (at least 257)")
       ->check(CLI::Range(257, 1 << 24))
       ->required();
-  train
-      ->add_option("--output", a.train.output,
-                   "Folder for tokenizer.json and tokenizer_config.json")
+  add_path(train, "--output", a.train.output, "Folder for tokenizer.json and tokenizer_config.json")
       ->required();
   train->callback([&] { chosen = a.train; });
   CLI::App* encode = group->add_subcommand("encode", "Standard input to token ids, one line");
-  encode->add_option("tokenizer", a.encode.tokenizer, "tokenizer.json")->required();
+  add_path(encode, "tokenizer", a.encode.tokenizer, "tokenizer.json")->required();
   encode->callback([&] { chosen = a.encode; });
   CLI::App* decode = group->add_subcommand("decode", "Token ids on standard input to text");
-  decode->add_option("tokenizer", a.decode.tokenizer, "tokenizer.json")->required();
+  add_path(decode, "tokenizer", a.decode.tokenizer, "tokenizer.json")->required();
   decode->callback([&] { chosen = a.decode; });
 }
 
 void add_generate(CLI::App& app, Invocation& chosen, GenerateArguments& a) {
   CLI::App* c = app.add_subcommand("generate", "Continue a prompt with a trained model");
-  c->add_option("checkpoint", a.checkpoint, "A step folder, or a run folder (its newest good step)")
+  add_path(c, "checkpoint", a.checkpoint, "A step folder, or a run folder (its newest good step)")
       ->required();
   c->add_option("--prompt", a.prompt, "Text to continue");
   c->add_option("--max-tokens", a.max_tokens)->capture_default_str();
@@ -155,11 +162,11 @@ void add_checkpoint(CLI::App& app, Invocation& chosen, CheckpointCommands& a) {
   CLI::App* group = app.add_subcommand("checkpoint", "Look at checkpoints");
   group->require_subcommand(1);
   CLI::App* ls = group->add_subcommand("ls", "List the steps of a run");
-  ls->add_option("path", a.ls.path, "Run folder, checkpoints folder or step folder")->required();
+  add_path(ls, "path", a.ls.path, "Run folder, checkpoints folder or step folder")->required();
   ls->callback([&] { chosen = a.ls; });
   CLI::App* verify = group->add_subcommand(
       "verify", "Check every byte against the stored sums (exit code 65 when one is wrong)");
-  verify->add_option("path", a.verify.path, "Run folder, checkpoints folder or step folder")
+  add_path(verify, "path", a.verify.path, "Run folder, checkpoints folder or step folder")
       ->required();
   verify->callback([&] { chosen = a.verify; });
 }

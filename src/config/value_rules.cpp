@@ -4,6 +4,7 @@
 
 #include "grist/core/check.h"
 #include "grist/core/json.h"
+#include "grist/core/path.h"
 
 namespace grist::config {
 
@@ -41,7 +42,12 @@ struct Check {
     return "";
   }
   std::string operator()(std::string* value, const Text& text) const {
-    return text == Text::needed_path && value->empty() ? "empty; want a path" : "";
+    switch (text) {
+      case Text::any: return "";
+      case Text::path: return unexpanded(*value);
+      case Text::needed_path: return value->empty() ? "empty; want a path" : unexpanded(*value);
+    }
+    return "";
   }
   template <class Value, class Rule>
   std::string operator()(const Value& /*value*/, const Rule& /*rule*/) const {

@@ -52,6 +52,26 @@ TEST(Commands, WrongCommandLinesExitWith64) {
   }
 }
 
+TEST(Commands, PathsThatAShellDidNotExpandAreRefused) {
+  const std::string path = "$HOME/x";
+  const std::vector<Arguments> wrong = {
+      {"train", path},
+      {"verify", "parallel", path},
+      {"verify", "resume", path},
+      {"prepare", "--input", "a", path, "--tokenizer", "t", "--output", "o"},
+      {"prepare", "--input", "a", "--tokenizer", path, "--output", "o"},
+      {"prepare", "--input", "a", "--tokenizer", "t", "--output", path},
+      {"tokenizer", "train", "--input", path, "--vocab-size", "300", "--output", "o"},
+      {"tokenizer", "train", "--input", "a", "--vocab-size", "300", "--output", path},
+      {"tokenizer", "encode", path},
+      {"tokenizer", "decode", path},
+      {"generate", path},
+      {"checkpoint", "ls", path},
+      {"checkpoint", "verify", path}};
+  for (const Arguments& arguments : wrong)
+    expect_refusal(world().run(arguments), 64, {"$HOME/x: $HOME is not expanded here; write /"});
+}
+
 TEST(Commands, PathFromTextToRunFolder) {
   ASSERT_EQ(world().train("path").code, 0);
   const auto run = world() / "path";

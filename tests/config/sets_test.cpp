@@ -1,6 +1,7 @@
 // --set.
 #include <gtest/gtest.h>
 
+#include "fields.h"
 #include "support.h"
 
 namespace grist {
@@ -77,6 +78,28 @@ TEST(Set, OfAnItemDoesNotKeepTheOldName) {
                        .config;
 
   EXPECT_EQ(c.data.train[0].name, "new");
+}
+
+TEST(Set, OfAnyPathRefusesWhatOnlyAShellExpands) {
+  Config config;
+  config.data.train.resize(1);
+  int paths = 0;
+  const auto expect_refused = [&](const config::Slot& slot) {
+    const auto* text = std::get_if<Text>(&slot.limit);
+    if (text == nullptr || *text == Text::any) return;
+    ++paths;
+    for (const char* path : {"~/x", "$GRIST_NO_SUCH/x"})
+      EXPECT_NE(message_of(std::string(kSmall), {slot.key + "=" + path})
+                    .find(slot.key + ": " + path + ": "),
+                std::string::npos)
+          << slot.key;
+  };
+
+  for (const config::Slot& slot : config::slots_of(config)) expect_refused(slot);
+  for (const config::Slot& slot : config::slots_of(config.data.train[0], "data.train.0"))
+    expect_refused(slot);
+
+  EXPECT_GE(paths, 4);
 }
 
 struct WrongSet {
