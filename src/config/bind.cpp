@@ -148,18 +148,49 @@ bool Binder::is_block(std::string_view path) const {
 }
 
 void Binder::add(const std::string& key, Written written, YamlNode node) {
+  const std::string_view none = meaning_of_null(key);
+  if (node.kind == YamlNode::Kind::null && !none.empty()) {
+    node.kind = YamlNode::Kind::scalar;
+    node.text = none;
+  }
   entries_[key].push_back({layer_, std::move(written), std::move(node)});
 }
 
+namespace {
+
+// Is the node the value that `text` is in YAML? Numbers may be written in any way.
+bool is_value(const YamlNode& node, const std::string& text) {
+  switch (node.kind) {
+    case YamlNode::Kind::null: return text == "null";
+    case YamlNode::Kind::sequence: return text == "[]" && node.items.empty();
+    case YamlNode::Kind::map: return false;
+    case YamlNode::Kind::scalar: break;
+  }
+  YamlNode wanted = node;
+  wanted.text = text;
+  double number = 0, other = 0;
+  return node.text == text || (read_double(node, number).empty() &&
+                               read_double(wanted, other).empty() && number == other);
+}
+
+}  // namespace
+
 void Binder::check_fixed(const std::string& spelled, Where where, const YamlNode& value) {
   const FixedKey& fixed = *find_fixed(spelled);
-  double number = 0;
-  const bool same = value.kind == YamlNode::Kind::null ? fixed.value == "null"
-                    : fixed.value == "0.0" ? read_double(value, number).empty() && number == 0
-                                           : value.text == fixed.value;
-  if (!same)
-    problems_.add(where, spelled,
-                  fmt::format("{}; only {}: {}", shown(value), fixed.value, fixed.why));
+  std::string list;
+  for (int i = 0; !nth_word(fixed.values, i).empty(); ++i) {
+    const std::string_view accepted = nth_word(fixed.values, i);
+    if (is_value(value, std::string(accepted))) return;
+    list += fmt::format("{}{}", i == 0 ? "" : " or ", accepted);
+  }
+  problems_.add(where, spelled, fmt::format("{}; only {}: {}", shown(value), list, fixed.why));
+}
+
+void Binder::add_bias_switch(Where where, const YamlNode& value) {
+  bool on = false;
+  if (const std::string problem = read_bool(value, on); !problem.empty())
+    return problems_.add(where, kBiasSwitch, problem);
+  bias_switch_ = BiasSwitch{.on = on, .where = where};
 }
 
 void Binder::collect_entry(const std::string& spelled, Where where, const YamlNode& value) {
@@ -174,6 +205,7 @@ void Binder::collect_entry(const std::string& spelled, Where where, const YamlNo
       notes_.push_back(fmt::format("{}: {}: {}", problems_.str(where), spelled, alias->note));
     return add(std::string(alias->key), {where, spelled}, value);
   }
+  if (spelled == kBiasSwitch) return add_bias_switch(where, value);
   if (find_fixed(spelled) != nullptr) return check_fixed(spelled, where, value);
   const RefusedKey* refused = find_refused(spelled);
   problems_.add(where, spelled,
@@ -318,6 +350,7 @@ Bound Binder::bind() {
     }
   }
   bound.notes = notes_;
+  bound.bias_switch = bias_switch_;
   return bound;
 }
 

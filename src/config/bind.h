@@ -2,6 +2,7 @@
 // From YAML trees to the structs: finds the key that each written name means, checks type and
 // range, and remembers where every value came from.
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,10 +17,19 @@ struct Written {
   std::string spelled;  // as in the file; differs from the key for an alias
 };
 
+// Megatron's moe_router_enable_expert_bias, without which its update rate does nothing
+// (megatron.cpp).
+struct BiasSwitch {
+  bool on = false;
+  Where where;
+};
+inline constexpr std::string_view kBiasSwitch = "model.moe_router_enable_expert_bias";
+
 struct Bound {
   Config config;
   std::map<std::string, Written, std::less<>> written;  // by key; items as data.train.0.path
   std::vector<std::string> notes;
+  std::optional<BiasSwitch> bias_switch;
 };
 
 class Binder {
@@ -41,6 +51,7 @@ class Binder {
   void collect_entry(const std::string& spelled, Where where, const YamlNode& value);
   void add(const std::string& key, Written written, YamlNode node);
   void check_fixed(const std::string& spelled, Where where, const YamlNode& value);
+  void add_bias_switch(Where where, const YamlNode& value);
   bool set_in_list(const std::string& path, const YamlNode& value);
 
   Problems& problems_;
@@ -48,6 +59,7 @@ class Binder {
   std::vector<std::string> list_keys_;  // those of keys_ whose value is a list
   std::map<std::string, std::vector<Entry>, std::less<>> entries_;
   std::vector<std::string> notes_;
+  std::optional<BiasSwitch> bias_switch_;
   int layer_ = 0;
 };
 

@@ -41,8 +41,10 @@ LoadedConfig parse(std::string_view text, const std::string& name,
 
   config::Bound bound = binder.bind();
   Resolver r{bound, problems, {}};
+  read_megatron_bias(r);
   derive_rest(r);
   derive_experts(r);
+  read_megatron_sigmoid(r);
   check_router(r);
   check_model(r);
   check_training(r);

@@ -29,6 +29,8 @@ struct Resolver {
 
 void derive_experts(Resolver& r);
 void derive_rest(Resolver& r);
+void read_megatron_bias(Resolver& r);
+void read_megatron_sigmoid(Resolver& r);
 void check_router(Resolver& r);  // also turns pre_softmax with norm_topk_prob into what it is
 void check_model(Resolver& r);
 void check_training(Resolver& r);

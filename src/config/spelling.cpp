@@ -14,12 +14,6 @@ constexpr std::string_view kAuxNote =
     "read as model.moe.aux_loss_coeff: Hugging Face does not divide the load by k and takes the "
     "mean "
     "over the L layers, so that the same number is k / L times as strong there";
-constexpr std::string_view kScoreNote =
-    "Megatron's sigmoid divides the chosen weights by their sum when k > 1; here that needs "
-    "model.moe.router.norm_topk_prob: true";
-constexpr std::string_view kBiasNote =
-    "in Megatron it acts only with moe_router_enable_expert_bias; here any value above 0 switches "
-    "balancing by bias on";
 constexpr std::string_view kDropNote =
     "Megatron's position policy promises no order; here it keeps the first tokens";
 
@@ -38,6 +32,7 @@ constexpr auto kAliases = std::to_array<Alias>({
     {"model.scoring_func", "model.moe.router.score_function", ""},
     {"model.norm_topk_prob", "model.moe.router.norm_topk_prob", ""},
     {"model.routed_scaling_factor", "model.moe.router.routed_scaling_factor", ""},
+    {"model.use_qk_norm", "model.qk_norm", ""},
     {"model.rope_parameters.rope_theta", "model.rope_theta", ""},
     // Hugging Face, in the moe block
     {"model.moe.num_local_experts", "model.moe.num_experts", ""},
@@ -57,16 +52,17 @@ constexpr auto kAliases = std::to_array<Alias>({
     {"model.norm_epsilon", "model.rms_norm_eps", ""},
     {"model.layernorm_epsilon", "model.rms_norm_eps", ""},
     {"model.qk_layernorm", "model.qk_norm", ""},
+    {"model.num_moe_experts", "model.moe.num_experts", ""},
     {"model.init_method_std", "model.initializer_range", ""},
     {"model.seq_length", "data.seq_length", ""},
     {"train.seq_length", "data.seq_length", ""},
     {"model.moe_ffn_hidden_size", "model.moe.moe_intermediate_size", ""},
     {"model.moe_router_topk", "model.moe.num_experts_per_tok", ""},
-    {"model.moe_router_score_function", "model.moe.router.score_function", kScoreNote},
+    {"model.moe_router_score_function", "model.moe.router.score_function", ""},
     {"model.moe_router_pre_softmax", "model.moe.router.pre_softmax", ""},
     {"model.moe_router_dtype", "model.moe.router.dtype", ""},
     {"model.moe_router_topk_scaling_factor", "model.moe.router.routed_scaling_factor", ""},
-    {"model.moe_router_bias_update_rate", "model.moe.expert_bias_update_rate", kBiasNote},
+    {"model.moe_router_bias_update_rate", "model.moe.expert_bias_update_rate", ""},
     {"model.moe_aux_loss_coeff", "model.moe.aux_loss_coeff", ""},
     {"model.moe_z_loss_coeff", "model.moe.z_loss_coeff", ""},
     {"model.moe_expert_capacity_factor", "model.moe.capacity_factor", ""},
@@ -80,38 +76,83 @@ constexpr auto kAliases = std::to_array<Alias>({
     {"model.moe.moe_token_drop_policy", "model.moe.token_drop_policy", kDropNote},
 });
 
+constexpr std::string_view kGroups = "group-limited routing is not supported for now";
+constexpr std::string_view kDenseInFront =
+    "write model.moe.first_k_dense_replace, the number of dense layers in front";
+constexpr std::string_view kShared =
+    "write model.moe.shared_expert_intermediate_size = n_shared_experts * moe_intermediate_size";
+constexpr std::string_view kFullAttention = "attention is full and causal";
+constexpr std::string_view kNoBias = "there are no biases";
+constexpr std::string_view kNoDropout = "there is no dropout";
+constexpr std::string_view kPlainRope = "RoPE is plain";
+constexpr std::string_view kNoExtraTokens = "only the next token is predicted";
+
 constexpr auto kFixed = std::to_array<FixedKey>({
     {"model.hidden_act", "silu", "the FFN is SwiGLU"},
-    {"model.attention_bias", "false", "there are no biases"},
-    {"model.mlp_bias", "false", "there are no biases"},
-    {"model.attention_dropout", "0.0", "there is no dropout"},
-    {"model.hidden_dropout", "0.0", "there is no dropout"},
-    {"model.sliding_window", "null", "attention is full and causal"},
-    {"model.use_sliding_window", "false", "attention is full and causal"},
-    {"model.rope_scaling", "null", "RoPE is plain"},
-    {"model.rope_parameters.rope_type", "default", "RoPE is plain"},
-    {"model.clip_qkv", "null", "queries, keys and values are not clipped"},
-    {"model.router_jitter_noise", "0.0", "the router has no noise"},
-    {"model.decoder_sparse_step", "1", "every layer after the first dense ones has experts"},
     {"model.swiglu", "true", "the FFN is SwiGLU"},
+    {"model.gated_linear_unit", "true", "the FFN is SwiGLU"},
+    {"model.normalization", "RMSNorm", "norms are RMSNorm"},
+    {"model.attention_bias", "false", kNoBias},
+    {"model.qkv_bias", "false", kNoBias},
+    {"model.mlp_bias", "false", kNoBias},
+    {"model.add_bias_linear", "false", kNoBias},
+    {"model.add_qkv_bias", "false", kNoBias},
+    {"model.attention_dropout", "0.0", kNoDropout},
+    {"model.hidden_dropout", "0.0", kNoDropout},
+    {"model.sliding_window", "null, 0", kFullAttention},
+    {"model.window_size", "null", kFullAttention},
+    {"model.use_sliding_window", "false", kFullAttention},
+    {"model.position_embedding_type", "rope", "positions are RoPE's"},
+    {"model.rope_scaling", "null", kPlainRope},
+    {"model.rope_parameters.rope_type", "default", kPlainRope},
+    {"model.rope_parameters.partial_rotary_factor", "1.0", kPlainRope},
+    {"model.partial_rotary_factor", "1.0", kPlainRope},
+    {"model.rotary_percent", "1.0", kPlainRope},
+    {"model.rotary_interleaved", "false", kPlainRope},
+    {"model.multi_latent_attention", "false", "queries and keys are not compressed"},
+    {"model.clip_qkv", "null", "queries, keys and values are not clipped"},
+    {"model.pretraining_tp", "1", "ranks are set in the block parallel"},
+    {"model.router_jitter_noise", "0.0", "the router has no noise"},
+    {"model.moe_input_jitter_eps", "null", "the router has no noise"},
+    {"model.decoder_sparse_step", "1", "every layer after the first dense ones has experts"},
+    {"model.moe_layer_freq", "1", kDenseInFront},
+    {"model.mlp_only_layers", "[], null", kDenseInFront},
+    {"model.n_group", "1, null", kGroups},
+    {"model.topk_group", "1, null", kGroups},
+    {"model.topk_method", "greedy, null", kGroups},
+    {"model.moe_router_num_groups", "null", kGroups},
+    {"model.moe_router_group_topk", "null", kGroups},
+    {"model.n_shared_experts", "0, null", kShared},
+    {"model.num_nextn_predict_layers", "0, null", kNoExtraTokens},
+    {"model.mtp_num_layers", "0, null", kNoExtraTokens},
 });
 
-constexpr std::string_view kGroups =
-    "group-limited routing is not supported for now; remove the key";
+// Under every spelling of the key.
+struct NullValue {
+  std::string_view key;
+  std::string_view means;
+};
+constexpr auto kNull = std::to_array<NullValue>({
+    {"model.num_key_value_heads", "0"},
+    {"model.head_dim", "0"},
+    {"model.vocab_size", "0"},
+    {"model.moe.num_experts", "0"},
+    {"model.moe.num_experts_per_tok", "0"},
+    {"model.moe.moe_intermediate_size", "0"},
+    {"model.moe.shared_expert_intermediate_size", "0"},
+    {"model.moe.router.routed_scaling_factor", "1.0"},
+    {"model.moe.z_loss_coeff", "0.0"},
+});
+
 constexpr auto kRefused = std::to_array<RefusedKey>({
-    {"n_group", kGroups},
-    {"topk_group", kGroups},
-    {"topk_method", kGroups},
-    {"moe_router_num_groups", kGroups},
-    {"moe_router_group_topk", kGroups},
-    {"n_shared_experts",
-     "write model.moe.shared_expert_intermediate_size = n_shared_experts * moe_intermediate_size"},
     {"untie_embeddings_and_output_weights",
      "write model.tie_word_embeddings, which says the opposite"},
-    {"moe_layer_freq",
-     "write model.moe.first_k_dense_replace, the number of dense layers in front"},
-    {"mlp_only_layers",
-     "write model.moe.first_k_dense_replace, the number of dense layers in front"},
+    {"output_router_logits",
+     "the auxiliary loss depends on model.moe.aux_loss_coeff alone (in Hugging Face it is added "
+     "only when this is true); remove the key"},
+    {"model_type",
+     "a family's name sets nothing here; remove it and write what it implies, such as "
+     "model.qk_norm: true for qwen3_moe"},
     {"<<", "merge keys are not supported; write the keys out"},
 });
 
@@ -177,8 +218,12 @@ const Alias* find_alias(std::string_view spelled) {
 }
 
 const FixedKey* find_fixed(std::string_view spelled) {
-  const auto* found = std::find_if(kFixed.begin(), kFixed.end(),
-                                   [&](const FixedKey& f) { return f.spelled == spelled; });
+  constexpr std::string_view kMoe = "model.moe.";
+  const bool in_moe = spelled.starts_with(kMoe);
+  const std::string flat = in_moe ? fmt::format("model.{}", spelled.substr(kMoe.size())) : "";
+  const auto* found = std::find_if(kFixed.begin(), kFixed.end(), [&](const FixedKey& f) {
+    return f.spelled == spelled || (in_moe && f.spelled == flat);
+  });
   return found == kFixed.end() ? nullptr : found;
 }
 
@@ -194,6 +239,12 @@ const RefusedKey* find_refused(std::string_view spelled) {
   return found == kRefused.end() ? nullptr : found;
 }
 
+std::string_view meaning_of_null(std::string_view key) {
+  const auto* found =
+      std::find_if(kNull.begin(), kNull.end(), [&](const NullValue& n) { return n.key == key; });
+  return found == kNull.end() ? std::string_view() : found->means;
+}
+
 bool is_alias_block(std::string_view path) {
   return path == "model.rope_parameters";
 }
@@ -202,6 +253,8 @@ std::string unknown_key(std::string_view spelled, const std::vector<std::string>
   constexpr std::size_t kLongestName = 64;
   const std::string_view name = last_part(spelled), block = block_of(spelled);
   if (name.size() > kLongestName) return "unknown key";
+  if (const std::string_view meant = hinted_key(spelled); !meant.empty() && meant != spelled)
+    return fmt::format("unknown key; did you mean {}?", meant);
   const std::vector<std::string> candidates = candidates_from(keys);
   const std::size_t tolerance = std::max<std::size_t>(1, name.size() / 3);
 

@@ -95,10 +95,11 @@ const Wrong kKeys[] = {
      {"f.yaml:21: optim.<<: merge keys are not supported"}},
     {"GroupLimited",
      small("router: {pre_softmax: false}", "n_group: 4"),
-     {"f.yaml:12: model.moe.n_group: group-limited routing is not supported for now"}},
+     {"f.yaml:12: model.moe.n_group: 4; only 1 or null: group-limited routing is not "
+      "supported for now"}},
     {"GroupLimitedFlat",
      small("  hidden_size: 64\n", "  hidden_size: 64\n  topk_group: 4\n"),
-     {"f.yaml:5: model.topk_group: group-limited routing"}},
+     {"f.yaml:5: model.topk_group: 4; only 1 or null: group-limited routing"}},
     {"SharedExpertsByCount",
      small("router: {pre_softmax: false}", "n_shared_experts: 1"),
      {"shared_expert_intermediate_size = n_shared_experts * moe_intermediate_size"}},
