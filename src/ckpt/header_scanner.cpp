@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "grist/core/check.h"
+#include "grist/core/json_string.h"
 #include "grist/core/utf8.h"
 
 namespace grist::ckpt {
@@ -33,66 +34,15 @@ bool HeaderScanner::at_end() {
   return at_ == text_.size();
 }
 
-std::uint32_t HeaderScanner::hex4() {
-  if (text_.size() - at_ < 4) wrong("unfinished \\u escape");
-  std::uint32_t code = 0;
-  for (int i = 0; i < 4; ++i) {
-    const char c = text_[at_++];
-    std::uint32_t digit = 0;
-    if (c >= '0' && c <= '9')
-      digit = static_cast<std::uint32_t>(c - '0');
-    else if (c >= 'a' && c <= 'f')
-      digit = static_cast<std::uint32_t>(c - 'a') + 10;
-    else if (c >= 'A' && c <= 'F')
-      digit = static_cast<std::uint32_t>(c - 'A') + 10;
-    else
-      wrong("bad \\u escape");
-    code = code * 16 + digit;
-  }
-  return code;
-}
-
-void HeaderScanner::escape(std::string& out) {
-  if (at_ >= text_.size()) wrong("unfinished string");
-  const char c = text_[at_++];
-  switch (c) {
-    case '"':
-    case '\\':
-    case '/': out += c; return;
-    case 'b': out += '\b'; return;
-    case 'f': out += '\f'; return;
-    case 'n': out += '\n'; return;
-    case 'r': out += '\r'; return;
-    case 't': out += '\t'; return;
-    case 'u': break;
-    default: wrong("unknown escape");
-  }
-  std::uint32_t code = hex4();
-  if (code >= 0xDC00 && code < 0xE000) wrong("lone surrogate");
-  if (code >= 0xD800 && code < 0xDC00) {
-    if (text_.substr(at_, 2) != "\\u") wrong("lone surrogate");
-    at_ += 2;
-    const std::uint32_t low = hex4();
-    if (low < 0xDC00 || low >= 0xE000) wrong("lone surrogate");
-    code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
-  }
-  unicode::append_utf8(out, code);
-}
-
 std::string HeaderScanner::string() {
-  if (!take('"')) wrong("a string was expected");
-  std::string out;
-  for (;;) {
-    if (at_ >= text_.size()) wrong("unfinished string");
-    const char c = text_[at_++];
-    if (c == '"') return out;
-    if (c == '\\')
-      escape(out);
-    else if (static_cast<unsigned char>(c) < 0x20)
-      wrong("control character in a string");
-    else
-      out += c;
-  }
+  skip_space();
+  if (at_ >= text_.size() || text_[at_] != '"') wrong("a string was expected");
+  const std::size_t begin = at_;
+  if (const char* problem = skip_json_string(text_, at_)) wrong(problem);
+  std::string buffer;
+  std::string_view value;
+  if (!json_string_value(text_.substr(begin, at_ - begin), buffer, value)) wrong("lone surrogate");
+  return std::string(value);
 }
 
 std::uint64_t HeaderScanner::integer() {

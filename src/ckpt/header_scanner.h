@@ -31,9 +31,6 @@ class HeaderScanner {
   }
 
  private:
-  std::uint32_t hex4();
-  void escape(std::string& out);
-
   std::string_view text_;
   std::string_view where_;
   std::size_t at_ = 0;

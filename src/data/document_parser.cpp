@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "grist/core/check.h"
+#include "grist/core/json_string.h"
 #include "grist/data/corpus.h"
 #include "json_record.h"
 
@@ -42,7 +43,7 @@ struct DocumentParser::State {
       reason = fmt::format("has no key \"{}\"", options.text_key);
     } else if (!member->value.starts_with('"')) {
       reason = fmt::format("key \"{}\" is not a string", options.text_key);
-    } else if (!string_value(member->value, unescaped, text)) {
+    } else if (!json_string_value(member->value, unescaped, text)) {
       reason = fmt::format("key \"{}\" holds half of a surrogate pair, which is no character",
                            options.text_key);
     }

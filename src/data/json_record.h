@@ -17,9 +17,4 @@ std::string scan_object(std::string_view line, std::vector<JsonMember>& members)
 // The last one of that name; null: none.
 const JsonMember* last_member(std::span<const JsonMember> members, std::string_view name);
 
-// The text of a JSON string with its quotes, which scan_object has checked: a view of `raw` where
-// it holds no escape, else of `buffer`. Returns false for half of a surrogate pair, which is no
-// character.
-bool string_value(std::string_view raw, std::string& buffer, std::string_view& text);
-
 }  // namespace grist
