@@ -86,6 +86,18 @@ std::size_t File::read_some_at(std::uint64_t offset, std::span<std::byte> out) c
   return got;
 }
 
+std::size_t File::read_next(std::span<std::byte> out) const {
+  std::size_t got = 0;
+  while (got < out.size()) {
+    const ssize_t n = ::read(fd_, out.data() + got, out.size() - got);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail(ExitCode::io, "{}: read failed: {}", path_.string(), reason());
+    if (n == 0) break;
+    got += static_cast<std::size_t>(n);
+  }
+  return got;
+}
+
 void File::read_at(std::uint64_t offset, std::span<std::byte> out) const {
   const std::size_t got = read_some_at(offset, out);
   if (got != out.size()) {
@@ -145,14 +157,23 @@ void File::close() {
 }
 
 std::string read_text(const std::filesystem::path& path, std::uint64_t max_bytes) {
+  constexpr std::size_t kStep = std::size_t{64} << 10;
   const File f = File::open_read(path);
-  const std::uint64_t size = f.size();
+  const std::uint64_t size = f.size();  // 0 for a pipe
   if (size > max_bytes)
     fail(ExitCode::bad_data, "{}: {} bytes, more than the {} allowed here", path.string(), size,
          max_bytes);
-  std::string text(size, '\0');
-  f.read_at(0, std::as_writable_bytes(std::span(text)));
-  return text;
+  std::string text;
+  // One byte more than the size is asked for, which finds the end.
+  for (std::size_t want = size + 1;; want = kStep) {
+    const std::size_t have = text.size();
+    text.resize(have + want);
+    const std::size_t got = f.read_next(std::as_writable_bytes(std::span(text).subspan(have)));
+    text.resize(have + got);
+    if (text.size() > max_bytes)
+      fail(ExitCode::bad_data, "{}: more than the {} bytes allowed here", path.string(), max_bytes);
+    if (got < want) return text;
+  }
 }
 
 void write_text_atomically(const std::filesystem::path& path, std::string_view text) {

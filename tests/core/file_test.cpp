@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <array>
+#include <fstream>
+#include <thread>
 
 #include "grist/core/error.h"
 
@@ -80,6 +82,17 @@ TEST_F(FileTest, ErrorsCarryTheCodeAScriptNeeds) {
   EXPECT_EQ(code_of(missing, [&] { free_bytes(missing); }), ExitCode::io);
   EXPECT_EQ(code_of(there, [&] { read_text(there, 0); }), ExitCode::bad_data);
   EXPECT_EQ(read_text(there), "x");  // none of these touched it
+}
+
+TEST_F(FileTest, TextComesFromAPipeToo) {
+  const fs::path path = dir_ / "pipe";
+  ASSERT_EQ(::mkfifo(path.c_str(), 0600), 0);
+  const std::string text(300000, 'x');
+  std::thread writer([&] { std::ofstream(path) << text << std::flush; });
+
+  EXPECT_EQ(read_text(path, text.size()), text);
+
+  writer.join();
 }
 
 TEST_F(FileTest, ShortReadIsBadData) {

@@ -10,7 +10,8 @@
 
 namespace grist {
 
-// Owns a descriptor. Positioned reads and writes only, so a file has no hidden state.
+// Owns a descriptor. Reads and writes have a position, so a file has no hidden state; read_next
+// alone goes on from where it was, for pipes have no positions.
 class File {
  public:
   File() = default;
@@ -30,6 +31,7 @@ class File {
                std::span<std::byte> out) const;  // a short read is Error{bad_data}
   std::size_t read_some_at(std::uint64_t offset,
                            std::span<std::byte> out) const;  // up to out.size(); 0 at the end
+  std::size_t read_next(std::span<std::byte> out) const;     // fills out; fewer only at the end
   void write_at(std::uint64_t offset, std::span<const std::byte> bytes);
   void append(std::string_view text);     // one write call where the system allows
   void preallocate(std::uint64_t bytes);  // ENOSPC now rather than later; a file system that cannot
@@ -44,6 +46,7 @@ class File {
   std::filesystem::path path_;
 };
 
+// All of a file or a pipe; more than max_bytes is Error{bad_data}.
 std::string read_text(const std::filesystem::path& path, std::uint64_t max_bytes = 1ULL << 30);
 // Writes beside, syncs, renames over, syncs the folder: a reader sees the old or the new text,
 // never a part.
