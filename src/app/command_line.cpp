@@ -45,9 +45,11 @@ void add_train(CLI::App& app, Invocation& chosen, TrainArguments& a) {
 template <class Arguments> void add_corpus_options(CLI::App* c, Arguments& a) {
   add_path(c, "--input", a.inputs,
            "Text: .txt (a document each) or .jsonl (a document a line), plain, .gz or .zst; "
-           "patterns allowed")
+           "patterns and pipes allowed")
       ->required();
   c->add_option("--text-key", a.text_key, "Key of the text in a JSON line")->capture_default_str();
+  c->add_option("--document-separator", a.document_separator,
+                "What stands between the documents of a .txt; '\\n': a line is a document");
   c->add_option("--on-bad-line", a.on_bad_line,
                 "refuse: stop and name the bad lines; skip: count, name and pass over")
       ->capture_default_str();
@@ -63,10 +65,17 @@ void add_prepare(CLI::App& app, Invocation& chosen, PrepareArguments& a) {
       ->required();
   add_path(c, "--output", a.output, "Prefix of the files to write")->required();
   c->add_flag("--overwrite", a.overwrite, "Replace files of that name");
+  CLI::Option* bos = c->add_option("--bos", a.bos_token,
+                                   "Put a token before each document: this one, or the tokenizer's "
+                                   "bos_token when none is named")
+                         ->expected(0, 1);
   c->add_flag("--no-eod", a.no_eod, "Do not put an end-of-document token behind each document");
   c->add_flag("--special-tokens", a.special_tokens,
               "Special tokens spelled out in a document are tokens, not text");
-  c->callback([&] { chosen = a; });
+  c->callback([&, bos] {
+    a.bos = bos->count() > 0;
+    chosen = a;
+  });
 }
 
 struct TokenizerCommands {
@@ -100,7 +109,9 @@ void add_generate(CLI::App& app, Invocation& chosen, GenerateArguments& a) {
   CLI::App* c = app.add_subcommand("generate", "Continue a prompt with a trained model");
   add_path(c, "checkpoint", a.checkpoint, "A step folder, or a run folder (its newest good step)")
       ->required();
-  c->add_option("--prompt", a.prompt, "Text to continue");
+  CLI::Option* prompt = c->add_option("--prompt", a.prompt, "Text to continue");
+  add_path(c, "--prompt-file", a.prompt_file, "A file or a pipe with the text; /dev/stdin too")
+      ->excludes(prompt);
   c->add_option("--max-tokens", a.max_tokens)->capture_default_str();
   c->add_option("--temperature", a.temperature, "0: always the most likely token")
       ->capture_default_str();

@@ -37,9 +37,12 @@ struct PrepareArguments {
   std::string tokenizer;
   std::string output;
   std::string text_key = "text";
+  std::string document_separator;  // as written; empty: none
   std::string on_bad_line = "refuse";
   std::int64_t threads = 0;
   bool overwrite = false;
+  bool bos = false;
+  std::string bos_token;  // empty: the tokenizer's
   bool no_eod = false;
   bool special_tokens = false;
 };
@@ -48,6 +51,7 @@ struct TokenizerTrainArguments {
   std::vector<std::string> inputs;
   std::string output;
   std::string text_key = "text";
+  std::string document_separator;  // as written; empty: none
   std::string on_bad_line = "refuse";
   std::int64_t vocab_size = 0;
   std::int64_t threads = 0;
@@ -64,6 +68,7 @@ struct TokenizerDecodeArguments {
 struct GenerateArguments {
   std::string checkpoint;
   std::string prompt;
+  std::string prompt_file;
   std::int64_t max_tokens = 128;
   double temperature = 1.0;
   std::int64_t top_k = 0;

@@ -2,6 +2,7 @@
 
 #include "command_line.h"
 #include "grist/core/check.h"
+#include "grist/core/file.h"
 #include "grist/core/log.h"
 #include "grist/core/output.h"
 #include "grist/core/stop.h"
@@ -13,7 +14,7 @@ ExitCode run(const GenerateArguments& a) {
   const eval::TrainedModel trained = eval::load_trained_model(
       a.checkpoint,
       {.threads = static_cast<int>(a.threads), .device = from_word<WantedDevice>(a.device)});
-  std::string prompt = a.prompt;
+  std::string prompt = a.prompt_file.empty() ? a.prompt : read_text(a.prompt_file);
   if (const std::uint64_t replaced = repair_utf8(prompt); replaced > 0)
     log::warn("the prompt is malformed UTF-8: {} places became U+FFFD", replaced);
   const eval::GenerateOptions options{.prompt = prompt,

@@ -2,6 +2,7 @@
 #include <charconv>
 
 #include "command_line.h"
+#include "corpus_arguments.h"
 #include "grist/core/check.h"
 #include "grist/core/log.h"
 #include "grist/core/output.h"
@@ -32,8 +33,7 @@ struct Nothing {
 
 ExitCode run(const TokenizerTrainArguments& a) {
   const BpeTrainerOptions options{.vocab_size = static_cast<std::int32_t>(a.vocab_size)};
-  const CorpusOptions corpus{
-      .inputs = a.inputs, .text_key = a.text_key, .on_bad_line = parse_on_bad_line(a.on_bad_line)};
+  const CorpusOptions corpus = corpus_options(a);
   const PipelineOptions pipeline{.threads = static_cast<int>(a.threads)};
   WordCounter counter(options, pipeline.workers());
   const auto make_worker = [&](int worker) {

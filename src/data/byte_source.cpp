@@ -21,7 +21,7 @@ class PlainSource final : public ByteSource {
  public:
   explicit PlainSource(const std::filesystem::path& path) : file_(File::open_read(path)) {}
   std::size_t read(std::span<char> out) override {
-    const std::size_t got = file_.read_some_at(at_, std::as_writable_bytes(out));
+    const std::size_t got = file_.read_next(std::as_writable_bytes(out));
     at_ += got;
     return got;
   }
@@ -41,7 +41,7 @@ class Input {
     if (at_ < have_) return true;
     base_ += have_;
     at_ = 0;
-    have_ = file_.read_some_at(base_, std::as_writable_bytes(std::span(buffer_)));
+    have_ = file_.read_next(std::as_writable_bytes(std::span(buffer_)));
     return have_ > 0;
   }
   std::span<char> rest() { return std::span(buffer_).subspan(at_, have_ - at_); }

@@ -14,9 +14,9 @@ namespace grist {
 namespace {
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
-bool is_blank(std::string_view line) {
-  return std::all_of(line.begin(), line.end(),
-                     [](char c) { return c == ' ' || c == '\t' || c == '\r'; });
+bool is_blank(std::string_view text) {
+  return std::all_of(text.begin(), text.end(),
+                     [](char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; });
 }
 }  // namespace
 
@@ -49,6 +49,56 @@ struct DocumentParser::State {
     }
     return text;
   }
+
+  using Take = std::function<void(const Document&)>;
+
+  void parse_lines(const CorpusChunk& chunk, std::string_view rest, const Take& document,
+                   BadLines& bad) {
+    std::string reason;
+    for (std::int64_t number = chunk.first_line; !rest.empty(); ++number) {
+      const std::string_view line = rest.substr(0, rest.find('\n'));
+      rest.remove_prefix(std::min(line.size() + 1, rest.size()));
+      if (is_blank(line)) continue;
+      reason.clear();
+      const std::string_view text = text_of(line, reason);
+      if (!reason.empty()) {
+        bad.add(fmt::format("{}:{}: {}", chunk.file, number, reason));
+        continue;
+      }
+      document(
+          {.text = text, .record = line, .members = members, .file = chunk.file, .line = number});
+    }
+  }
+
+  // Plain text: one document, or what stands between separators.
+  void parse_text(const CorpusChunk& chunk, std::string_view rest, const Take& document,
+                  BadLines& bad) {
+    const std::string& separator = options.document_separator;
+    if (separator.empty()) return take_text(chunk, 1, rest, document, bad);
+    for (std::int64_t line = chunk.first_line; !rest.empty();) {
+      const auto end = rest.find(separator);
+      std::string_view text = rest.substr(0, end);
+      const std::string_view all = rest.substr(0, end == rest.npos ? end : end + separator.size());
+      rest.remove_prefix(all.size());
+      if (separator == "\n" && text.ends_with('\r')) text.remove_suffix(1);
+      if (text.size() > options.max_document_bytes) {
+        bad.add(fmt::format("{}:{}: longer than {} bytes", chunk.file, line,
+                            options.max_document_bytes));
+      } else if (!is_blank(text)) {
+        take_text(chunk, line, text, document, bad);
+      }
+      line += std::count(all.begin(), all.end(), '\n');
+    }
+  }
+
+  static void take_text(const CorpusChunk& chunk, std::int64_t line, std::string_view text,
+                        const Take& document, BadLines& bad) {
+    if (simdjson::validate_utf8(text.data(), text.size())) {
+      document({.text = text, .record = {}, .file = chunk.file, .line = line});
+    } else {
+      bad.add(fmt::format("{}:{}: not valid UTF-8", chunk.file, line));
+    }
+  }
 };
 
 DocumentParser::DocumentParser(const CorpusOptions& options) : state_(std::make_unique<State>()) {
@@ -63,32 +113,11 @@ void DocumentParser::parse(const CorpusChunk& chunk,
     return;
   }
   std::string_view rest = chunk.bytes;
-  if (chunk.first_line == 1 && rest.starts_with(kByteOrderMark))
-    rest.remove_prefix(kByteOrderMark.size());
-  if (!chunk.json_lines) {
-    if (simdjson::validate_utf8(rest.data(), rest.size())) {
-      document({.text = rest, .record = {}, .file = chunk.file});
-    } else {
-      bad.add(fmt::format("{}:1: not valid UTF-8", chunk.file));
-    }
-    return;
-  }
-  std::string reason;
-  for (std::int64_t number = chunk.first_line; !rest.empty(); ++number) {
-    const std::string_view line = rest.substr(0, rest.find('\n'));
-    rest.remove_prefix(std::min(line.size() + 1, rest.size()));
-    if (is_blank(line)) continue;
-    reason.clear();
-    const std::string_view text = state_->text_of(line, reason);
-    if (reason.empty()) {
-      document({.text = text,
-                .record = line,
-                .members = state_->members,
-                .file = chunk.file,
-                .line = number});
-    } else {
-      bad.add(fmt::format("{}:{}: {}", chunk.file, number, reason));
-    }
+  if (chunk.at_begin && rest.starts_with(kByteOrderMark)) rest.remove_prefix(kByteOrderMark.size());
+  if (chunk.json_lines) {
+    state_->parse_lines(chunk, rest, document, bad);
+  } else {
+    state_->parse_text(chunk, rest, document, bad);
   }
 }
 

@@ -1,5 +1,6 @@
 #include "grist/data/document_pipeline.h"
 
+#include <algorithm>
 #include <atomic>
 #include <exception>
 #include <new>
@@ -51,8 +52,9 @@ class DocumentPipeline {
                         return pieces_[slot].chunk.bytes.capacity() + stages_.bytes(slot);
                       }});
     if (refused_) refuse_bad_lines(bad_);
-    if (!options_.label.empty()) progress_.finish(reader_.total_input_bytes());
-    return {.bad = std::move(bad_), .input_bytes = reader_.total_input_bytes()};
+    const std::uint64_t bytes = std::max(reader_.total_input_bytes(), input_bytes_);
+    if (!options_.label.empty()) progress_.finish(bytes);
+    return {.bad = std::move(bad_), .input_bytes = bytes};
   }
 
  private:
@@ -87,7 +89,8 @@ class DocumentPipeline {
     bad_.merge(piece.bad);
     piece.bad = {};
     if (!refused_) stages_.write(slot);
-    if (!options_.label.empty()) progress_.update(piece.chunk.input_bytes);
+    input_bytes_ = piece.chunk.input_bytes;
+    if (!options_.label.empty()) progress_.update(input_bytes_);
   }
 
   const DocumentPipelineOptions& options_;
@@ -96,6 +99,7 @@ class DocumentPipeline {
   std::vector<Piece> pieces_;
   Progress progress_;
   BadLines bad_;
+  std::uint64_t input_bytes_ = 0;      // read so far, of pipes too
   std::atomic<bool> refused_ = false;  // a bad line was seen and is refused
 };
 

@@ -32,12 +32,15 @@ struct Encoded {
 class Worker {
  public:
   explicit Worker(const PrepareOptions& options)
-      : encode_(options.make_encoder()), eod_id_(options.eod_id) {}
+      : encode_(options.make_encoder()), bos_id_(options.bos_id), eod_id_(options.eod_id) {}
 
   void operator()(const Document& document, Encoded& out) const {
     const std::size_t before = out.ids.size();
+    if (bos_id_ >= 0) out.ids.push_back(static_cast<std::int32_t>(bos_id_));
+    const std::size_t begun = out.ids.size();
     encode_(document.text, out.ids);
-    if (out.ids.size() == before) {
+    if (out.ids.size() == begun) {
+      out.ids.resize(before);
       ++out.empty;
       return;
     }
@@ -48,12 +51,14 @@ class Worker {
 
  private:
   TextEncoder encode_;
-  std::int64_t eod_id_;
+  std::int64_t bos_id_, eod_id_;
 };
 
 void check_options(const PrepareOptions& options) {
   GRIST_CHECK(options.make_encoder != nullptr, "prepare needs an encoder");
   GRIST_CHECK(options.vocab_size > 0, "vocab_size = {}", options.vocab_size);
+  GRIST_CHECK(options.bos_id < options.vocab_size, "bos_id {} of a vocabulary of {}",
+              options.bos_id, options.vocab_size);
   GRIST_CHECK(options.eod_id < options.vocab_size, "eod_id {} of a vocabulary of {}",
               options.eod_id, options.vocab_size);
 }
@@ -97,6 +102,7 @@ PrepareSummary prepare(const PrepareOptions& options) {
          corpus.bad.summary());
   writer.finish({.tokenizer_hash = options.tokenizer_hash,
                  .vocab_size = options.vocab_size,
+                 .bos_id = options.bos_id,
                  .eod_id = options.eod_id,
                  .source_bytes = static_cast<std::int64_t>(summary.text_bytes)});
   summary.documents = writer.num_documents();

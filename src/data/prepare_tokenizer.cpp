@@ -1,4 +1,4 @@
-// What `prepare` takes from a tokenizer (data/prepare.h): its hash, the token that ends documents.
+// What `prepare` takes from a tokenizer (data/prepare.h): its hash, the tokens around documents.
 #include <memory>
 
 #include "grist/core/check.h"
@@ -12,10 +12,25 @@ std::string tokenizer_hash(const Tokenizer& tokenizer) {
   return hash_hex(tokenizer.hash());
 }
 
+namespace {
+
+std::int64_t begin_id(const Tokenizer& tokenizer, const std::string& wanted) {
+  const auto id = wanted.empty() ? tokenizer.bos_id() : tokenizer.token_id(wanted);
+  if (!id && wanted.empty())
+    fail(ExitCode::bad_data,
+         "the tokenizer names no token that begins documents (bos_token in tokenizer_config.json); "
+         "add one, or name it: --bos TOKEN");
+  if (!id) fail(ExitCode::usage, "--bos: the tokenizer has no token '{}'", wanted);
+  return *id;
+}
+
+}  // namespace
+
 void use_tokenizer(PrepareOptions& options, const Tokenizer& tokenizer,
                    const TokenizeOptions& tokenize) {
   options.vocab_size = tokenizer.vocab_size();
   options.tokenizer_hash = tokenizer_hash(tokenizer);
+  options.bos_id = tokenize.prepend_bos ? begin_id(tokenizer, tokenize.begin_token) : -1;
   options.eod_id = -1;
   if (tokenize.append_eod) {
     const auto eos = tokenizer.eos_id();

@@ -200,6 +200,7 @@ void TokenFile::read_info() {
   TokenFileInfo info;
   info.tokenizer_hash = j.at("tokenizer_hash").as_string();
   info.vocab_size = j.at("vocab_size").as_int();
+  if (const Json* bos = j.find("bos_id")) info.bos_id = bos->as_int();
   info.eod_id = j.at("eod_id").as_int();
   info.documents = j.at("documents").as_int();
   info.tokens = j.at("tokens").as_int();
@@ -207,7 +208,7 @@ void TokenFile::read_info() {
   if (info.documents != num_documents() || info.tokens != num_tokens())
     fail(ExitCode::bad_data,
          "{}: says {} documents and {} tokens, the index has {} and {}; it belongs to another file "
-         "(delete it or run `grist prepare` again)",
+         "(delete it, or run `grist prepare --overwrite` again)",
          path, info.documents, info.tokens, num_documents(), num_tokens());
   info_ = info;
 }
@@ -216,8 +217,8 @@ void TokenFile::check_tokenizer(const std::string& tokenizer_hash) const {
   if (!info_ || info_->tokenizer_hash.empty() || info_->tokenizer_hash == tokenizer_hash) return;
   fail(
       ExitCode::bad_data,
-      "{}.bin: made with tokenizer {}, this run's is {}; use that tokenizer or run `grist prepare` "
-      "again with this one",
+      "{}.bin: made with tokenizer {}, this run's is {}; use that tokenizer, or run `grist prepare "
+      "--overwrite` again with this one",
       prefix_, info_->tokenizer_hash, tokenizer_hash);
 }
 

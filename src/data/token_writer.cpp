@@ -52,6 +52,7 @@ Json info_json(const TokenFileInfo& info) {
   j.set("version", 1);
   j.set("tokenizer_hash", info.tokenizer_hash);
   j.set("vocab_size", info.vocab_size);
+  if (info.bos_id >= 0) j.set("bos_id", info.bos_id);
   j.set("eod_id", info.eod_id);
   j.set("documents", info.documents);
   j.set("tokens", info.tokens);

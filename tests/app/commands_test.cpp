@@ -66,10 +66,23 @@ TEST(Commands, PathsThatAShellDidNotExpandAreRefused) {
       {"tokenizer", "encode", path},
       {"tokenizer", "decode", path},
       {"generate", path},
+      {"generate", "run", "--prompt-file", path},
       {"checkpoint", "ls", path},
       {"checkpoint", "verify", path}};
   for (const Arguments& arguments : wrong)
     expect_refusal(world().run(arguments), 64, {"$HOME/x: $HOME is not expanded here; write /"});
+}
+
+TEST(Commands, PrepareSaysWhatStandsAroundDocuments) {
+  const Outcome o = world().run({"prepare", "--input", "train.jsonl", "--tokenizer",
+                                 "tokenizer/tokenizer.json", "--bos", "--output", "around"});
+
+  EXPECT_EQ(o.code, 0) << o;
+  EXPECT_NE((o.out + o.err)
+                .find("each document ends with <|endoftext|> (id 0) and begins with "
+                      "<|endoftext|> (id 0)"),
+            std::string::npos)
+      << o;
 }
 
 TEST(Commands, PathFromTextToRunFolder) {

@@ -1,6 +1,11 @@
 // Reading corpora: formats, compression, bad lines, damaged archives.
 #include "grist/data/corpus.h"
 
+#include <sys/stat.h>
+
+#include <fstream>
+#include <thread>
+
 #include "data/archive.h"
 #include "data/support.h"
 #include "grist/core/check.h"
@@ -28,11 +33,20 @@ struct Piece {
   std::size_t bytes() const { return texts.size(); }
 };
 
-Texts read(const CorpusOptions& o, BadLines* bad = nullptr, int threads = 1) {
+std::string text_of(const Document& d) {
+  return std::string(d.text);
+}
+
+std::int64_t newlines(const std::string& text) {
+  return std::count(text.begin(), text.end(), '\n');
+}
+
+Texts read(const CorpusOptions& o, BadLines* bad = nullptr, int threads = 1,
+           std::string (*show)(const Document&) = text_of) {
   Texts texts;
   CorpusSummary summary = for_each_in_order<Piece>(
       {.corpus = o, .pipeline = {.threads = threads}},
-      [](int) { return [](const Document& d, Piece& piece) { piece.texts.emplace_back(d.text); }; },
+      [&](int) { return [&](const Document& d, Piece& piece) { piece.texts.push_back(show(d)); }; },
       [&](const Piece& p) { texts.insert(texts.end(), p.texts.begin(), p.texts.end()); });
   if (bad != nullptr) *bad = std::move(summary.bad);
   return texts;
@@ -137,6 +151,85 @@ TEST(Corpus, ReadsLongWindowsAndSkippableFrames) {
   EXPECT_EQ(read(options({dir / "a.jsonl.zst"})), Texts{"a"});
 }
 
+TEST(Corpus, TextIsCutAtItsSeparator) {
+  const TempDir dir;
+  dir.write("a.txt", "one\ntwo\r\n\n \t\nthree");
+  dir.write("b.txt.gz", test::gzip("no<|end|>yes\n\n\n<|end|>\n<|end|>"));
+  CorpusOptions lines = options({dir / "a.txt"});
+  lines.document_separator = parse_separator("\\n");
+  CorpusOptions ends = options({dir / "*"});
+  ends.document_separator = "<|end|>";
+  CorpusOptions paragraphs = options({dir / "b.txt.gz"});
+  paragraphs.document_separator = parse_separator("\\n\\n");
+
+  EXPECT_EQ(read(lines), (Texts{"one", "two", "three"}));
+  EXPECT_EQ(read(ends), (Texts{"one\ntwo\r\n\n \t\nthree", "no", "yes\n\n\n"}));
+  EXPECT_EQ(read(paragraphs), (Texts{"no<|end|>yes", "\n<|end|>\n<|end|>"}));
+}
+
+// Chunks end anywhere, within separators too; a document that is too long goes alone.
+TEST(Corpus, SeparatorsAcrossChunksCutWhereTheyStand) {
+  const TempDir dir;
+  const Random random(3, "separated");
+  for (const std::string separator : {"\n\n", "<|end|>", "ababac"}) {
+    Texts want;
+    std::string all;
+    std::int64_t lines = 1;
+    for (std::uint64_t i = 0; all.size() < (std::size_t{5} << 20); ++i) {
+      const std::string text = "a\nab" + std::string(random.below(i, 3000), 'x') + "<|";
+      if (i == 700) all += "y" + std::string(1 << 21, 'z') + separator;
+      if (i == 700) lines += newlines(separator);
+      want.push_back(fmt::format("{} {}", lines, text.size()));
+      all += text + separator;
+      lines += newlines(text + separator);
+    }
+    CorpusOptions o = options({dir.write("a.txt", all)}, OnBadLine::skip);
+    o.document_separator = separator;
+    o.max_document_bytes = 1 << 20;
+    BadLines bad;
+
+    EXPECT_EQ(read(o, &bad, 2,
+                   [](const Document& d) { return fmt::format("{} {}", d.line, d.text.size()); }),
+              want);
+
+    ASSERT_EQ(bad.count, 1) << separator;
+    EXPECT_NE(bad.first[0].find("longer than 1048576 bytes"), std::string::npos) << bad.first[0];
+  }
+}
+
+TEST(Corpus, SeparatorsAreReadAsTheyAreWritten) {
+  EXPECT_EQ(parse_separator("a\\n\\r\\t\\\\b"), "a\n\r\t\\b");
+  for (const char* wrong : {"", "\\", "\\x"})
+    EXPECT_TRUE(throws(ExitCode::usage, "--document-separator", [&] { parse_separator(wrong); }));
+}
+
+TEST(Corpus, PipesAreReadAsTheyCome) {
+  const TempDir dir;
+  const auto through = [&](const char* name, const std::string& bytes, std::string separator) {
+    const std::string path = dir / name;
+    EXPECT_EQ(::mkfifo(path.c_str(), 0600), 0);
+    std::thread writer([&] {
+      std::ofstream out(path, std::ios::binary);
+      for (std::size_t at = 0; at < bytes.size(); at += 5000) out << bytes.substr(at, 5000);
+    });
+    CorpusOptions o = options({path});
+    o.document_separator = std::move(separator);
+    const Texts texts = read(o);
+    writer.join();
+    return texts;
+  };
+  std::string lines;
+  Texts want;
+  for (int i = 0; i < 5000; ++i) {
+    want.push_back(std::to_string(i));
+    lines += line(want.back());
+  }
+
+  EXPECT_EQ(through("named.jsonl.gz", test::gzip(lines), ""), want);
+  EXPECT_EQ(through("63", lines, ""), want);
+  EXPECT_EQ(through("64", "a;b", ";"), (Texts{"a", "b"}));
+}
+
 // ---- bad lines -------------------------------------------------------------------------------
 
 struct BadLine {
@@ -195,7 +288,13 @@ TEST(BadLines, AreRefusedTogether) {
 TEST(BadLines, TextThatIsNotUtf8) {
   const TempDir dir;
   dir.write("a.txt", "caf\xE9");
+  dir.write("b.txt", "one\ntwo\xE9\nthree");
+  CorpusOptions lines = options({dir / "b.txt"}, OnBadLine::skip);
+  lines.document_separator = "\n";
+  BadLines bad;
 
+  EXPECT_EQ(read(lines, &bad), (Texts{"one", "three"}));
+  EXPECT_NE(bad.first.at(0).find("b.txt:2: not valid UTF-8"), std::string::npos);
   EXPECT_TRUE(
       throws(ExitCode::bad_data, "not valid UTF-8", [&] { read(options({dir / "a.txt"})); }));
   EXPECT_EQ(read(options({dir / "a.txt"}, OnBadLine::skip)), Texts{});
@@ -221,6 +320,7 @@ TEST(BadLines, TooLongIsALimitNotMemory) {
     EXPECT_NE(bad.first[i].find(where[i]), std::string::npos) << bad.first[i];
     EXPECT_NE(bad.first[i].find("longer than 1000 bytes"), std::string::npos) << bad.first[i];
   }
+  EXPECT_NE(bad.first[4].find("--document-separator"), std::string::npos) << bad.first[4];
 }
 
 TEST(BadLines, LinesBetweenOverlongOnesAreKept) {

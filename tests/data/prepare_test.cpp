@@ -91,6 +91,21 @@ TEST(Prepare, AppendsNothingWithoutAnEnd) {
   EXPECT_EQ(test::read_documents(TokenFile(dir / "out"), 257), (Documents{{'a', 'b'}, {'c'}}));
 }
 
+TEST(Prepare, PutsABeginBeforeEachDocument) {
+  const TempDir dir;
+  dir.write("a.jsonl", line("ab") + line("") + line("c"));
+  PrepareOptions o = options(dir, "a.jsonl");
+  o.vocab_size = 258;
+  o.bos_id = 257;
+
+  const PrepareSummary summary = prepare(o);
+
+  const TokenFile file(dir / "out");
+  EXPECT_EQ(test::read_documents(file, 258), (Documents{{257, 'a', 'b', kEnd}, {257, 'c', kEnd}}));
+  EXPECT_EQ(summary.empty_documents, 1);
+  EXPECT_EQ(file.info().value().bos_id, 257);
+}
+
 TEST(Prepare, TheNumberOfThreadsChangesNoByte) {
   const TempDir dir;
   dir.write("in.1.jsonl", many_lines(3000, 4000));
@@ -220,6 +235,26 @@ TEST(Prepare, WithATokenizerDecodesToTheText) {
   EXPECT_TRUE(throws(ExitCode::bad_data, "tokenizer", [&] {
     file.check_tokenizer(tokenizer_hash(Tokenizer::parse(another.json, "another")));
   }));
+}
+
+TEST(Prepare, TheBeginIsTheTokenizersOrTheOneNamed) {
+  const TempDir dir;
+  save_tokenizer(trained("the mill and the miller and the mill"), dir / "tok");
+  const Tokenizer tokenizer = Tokenizer::load(dir / "tok");
+  const auto bos = [&](const std::string& token) {
+    PrepareOptions o = options(dir, "a.jsonl");
+    use_tokenizer(o, tokenizer, {.prepend_bos = true, .begin_token = token});
+    return o.bos_id;
+  };
+
+  EXPECT_EQ(bos(""), tokenizer.bos_id());
+  EXPECT_EQ(bos("a"), tokenizer.token_id("a"));
+  EXPECT_TRUE(throws(ExitCode::usage, "no token 'nonsense'", [&] { bos("nonsense"); }));
+  dir.write("tok/tokenizer_config.json", "{\"bos_token\": null}");
+  const Tokenizer bare = Tokenizer::load(dir / "tok");
+  PrepareOptions o = options(dir, "a.jsonl");
+  EXPECT_TRUE(throws(ExitCode::bad_data, "--bos TOKEN",
+                     [&] { use_tokenizer(o, bare, {.prepend_bos = true}); }));
 }
 
 // A child replaces the output over and over, by turns with two texts, and is killed; what is left

@@ -22,6 +22,7 @@ struct PrepareOptions {
   int threads = 0;                            // encoding threads; 0: one per available core
   std::function<TextEncoder()> make_encoder;  // called once a thread; an encoder appends ids
   std::int64_t vocab_size = 0;                // every id is below it
+  std::int64_t bos_id = -1;                   // put before each document; -1: none
   std::int64_t eod_id = -1;                   // appended to each document; -1: none
   std::string tokenizer_hash;                 // kept beside the tokens
   bool progress = true;
@@ -31,10 +32,12 @@ class Tokenizer;
 
 struct TokenizeOptions {
   bool append_eod = true;       // the tokenizer's eos_token after each document
+  bool prepend_bos = false;     // begin_token before each document
+  std::string begin_token{};    // empty: the tokenizer's bos_token
   bool special_as_text = true;  // "<|endoftext|>" spelled out in a document is text, not a token
 };
-// Sets make_encoder, vocab_size, eod_id and tokenizer_hash. The tokenizer must outlive prepare().
-// bad_data: an end-of-document token is wanted and the tokenizer names none.
+// Sets make_encoder, vocab_size, bos_id, eod_id and tokenizer_hash. The tokenizer must outlive
+// prepare(). bad_data: a token is wanted and the tokenizer names none; usage: it has no such token.
 void use_tokenizer(PrepareOptions& options, const Tokenizer& tokenizer,
                    const TokenizeOptions& tokenize = {});
 // What token files keep and check_tokenizer() compares.
@@ -43,7 +46,7 @@ std::string tokenizer_hash(const Tokenizer& tokenizer);
 struct PrepareSummary {
   std::int64_t documents = 0;
   std::int64_t empty_documents = 0;  // had no text; left out
-  std::int64_t tokens = 0;           // with end-of-document tokens
+  std::int64_t tokens = 0;           // with those that begin and end documents
   std::uint64_t text_bytes = 0;      // UTF-8 bytes of the documents' text
   std::uint64_t input_bytes = 0;     // as stored on disk
   BadLines bad;                      // skipped lines

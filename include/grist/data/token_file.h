@@ -19,6 +19,7 @@ namespace grist {
 struct TokenFileInfo {
   std::string tokenizer_hash;   // empty: not known
   std::int64_t vocab_size = 0;  // 0: not known
+  std::int64_t bos_id = -1;     // put before each document; -1: none
   std::int64_t eod_id = -1;     // appended to each document; -1: none
   std::int64_t documents = 0;
   std::int64_t tokens = 0;

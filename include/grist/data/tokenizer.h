@@ -24,7 +24,7 @@ struct TokenizerModel;
 class Tokenizer {
  public:
   // A tokenizer.json, or a folder that holds one. Also reads tokenizer_config.json beside it (if
-  // there is one) for eos_token. Throws Error{not_found}, Error{bad_data}.
+  // there is one) for eos_token and bos_token. Throws Error{not_found}, Error{bad_data}.
   static Tokenizer load(const std::filesystem::path& path);
   // The text of a tokenizer.json; `where` names it in errors.
   static Tokenizer parse(std::string_view json, std::string_view where);
@@ -37,6 +37,9 @@ class Tokenizer {
   // The token that ends a document: eos_token of tokenizer_config.json, else the first of
   // <|endoftext|>, <|end_of_text|>, </s>, <eos> that is a special token.
   std::optional<std::int32_t> eos_id() const;
+  // The token that begins a text: bos_token of tokenizer_config.json.
+  std::optional<std::int32_t> bos_id() const;
+  std::optional<std::int32_t> token_id(std::string_view spelling) const;
   // Fingerprint of everything that decides ids (tokens, merges, pre-tokenizer, added tokens), not
   // of the file's layout: the two encodings of merges give the same value.
   std::uint64_t hash() const;

@@ -14,18 +14,38 @@ namespace {
 
 constexpr const char* kEndNames[] = {"<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>"};
 
-// eos_token of tokenizer_config.json: a string, or an object with `content`. Empty: none named.
-std::string configured_eos(const std::filesystem::path& path) {
+std::optional<std::int32_t> id_of(const TokenizerModel& model, std::string_view spelling) {
+  const auto found = model.id_by_spelling.find(spelling);
+  if (found == model.id_by_spelling.end()) return {};
+  return found->second;
+}
+
+// A token that tokenizer_config.json names: a string, or an object with `content`. Empty: none.
+std::string named(const Json& config, const char* key, const std::filesystem::path& path) {
+  const Json* token = config.find(key);
+  if (token != nullptr && token->is_object()) token = token->find("content");
+  if (token == nullptr || token->is_null()) return {};
+  if (!token->is_string())
+    fail(ExitCode::bad_data, "{}: {}: must be a string or an object with content", path.string(),
+         key);
+  return token->as_string();
+}
+
+// Takes the ends and begins of tokenizer_config.json. A begin that is no token is nobody's trouble
+// until it is asked for.
+void configure(TokenizerModel& model, const std::filesystem::path& path,
+               const std::filesystem::path& tokenizer) {
   std::error_code ignored;
-  if (!std::filesystem::exists(path, ignored)) return {};
+  if (!std::filesystem::exists(path, ignored)) return;
   const Json config = Json::parse(read_text(path), path.string());
-  const Json* eos = config.find("eos_token");
-  if (eos != nullptr && eos->is_object()) eos = eos->find("content");
-  if (eos == nullptr || eos->is_null()) return {};
-  if (!eos->is_string())
-    fail(ExitCode::bad_data, "{}: eos_token: must be a string or an object with content",
-         path.string());
-  return eos->as_string();
+  const std::string eos = named(config, "eos_token", path);
+  if (!eos.empty()) {
+    model.eos = id_of(model, eos);
+    if (!model.eos)
+      fail(ExitCode::bad_data, "{}: eos_token: \"{}\" is not a token of {}", path.string(), eos,
+           tokenizer.string());
+  }
+  model.bos = id_of(model, named(config, "bos_token", path));
 }
 
 }  // namespace
@@ -56,15 +76,7 @@ Tokenizer Tokenizer::load(const std::filesystem::path& path) {
   const bool folder = std::filesystem::is_directory(path, ignored);
   const std::filesystem::path file = folder ? path / "tokenizer.json" : path;
   auto model = make_model(read_text(file), file.string());
-  const std::filesystem::path config = file.parent_path() / "tokenizer_config.json";
-  const std::string eos = configured_eos(config);
-  if (!eos.empty()) {
-    const auto found = model->id_by_spelling.find(eos);
-    if (found == model->id_by_spelling.end())
-      fail(ExitCode::bad_data, "{}: eos_token: \"{}\" is not a token of {}", config.string(), eos,
-           file.string());
-    model->eos = found->second;
-  }
+  configure(*model, file.parent_path() / "tokenizer_config.json", file);
   return Tokenizer(std::move(model));
 }
 
@@ -74,6 +86,12 @@ std::int32_t Tokenizer::vocab_size() const {
 
 std::optional<std::int32_t> Tokenizer::eos_id() const {
   return model_->eos;
+}
+std::optional<std::int32_t> Tokenizer::bos_id() const {
+  return model_->bos;
+}
+std::optional<std::int32_t> Tokenizer::token_id(std::string_view spelling) const {
+  return id_of(*model_, spelling);
 }
 std::uint64_t Tokenizer::hash() const {
   return model_->hash;

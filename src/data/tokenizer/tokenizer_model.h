@@ -67,7 +67,7 @@ struct TokenizerModel {
   AddedTokenMatcher normalized_added;       // matched in what is left ("normalized": true)
   std::unique_ptr<const unicode::Nfc> nfc;  // null: text is taken as it is
   std::vector<Stage> stages;
-  std::optional<std::int32_t> eos;
+  std::optional<std::int32_t> eos, bos;
   std::uint64_t hash = 0;
 
  private:
