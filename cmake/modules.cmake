@@ -7,6 +7,16 @@ function(grist_module name)
   target_precompile_headers(grist_${name} REUSE_FROM grist_headers)
 endfunction()
 
+# grist_runs_long(TARGETS...): they work through so many bytes that under sanitizers -O0 costs more time than it saves (cmake/flags.cmake).
+function(grist_runs_long)
+  if(GRIST_SANITIZE)
+    foreach(target IN LISTS ARGN)
+      target_compile_options(${target} PRIVATE -O1)
+      set_target_properties(${target} PROPERTIES DISABLE_PRECOMPILE_HEADERS ON)
+    endforeach()
+  endif()
+endfunction()
+
 # All tests' programs, without the libraries that none of them needs.
 add_custom_target(tests)
 
