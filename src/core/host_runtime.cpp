@@ -5,7 +5,8 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "grist/core/check.h"
+#include "grist/core/synchronous_device.h"
+#include "round_up.h"
 
 namespace grist {
 
@@ -13,10 +14,6 @@ namespace {
 
 constexpr std::size_t kAlign = 64;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
-
-std::size_t round_up(std::size_t n, std::size_t to) {
-  return (n + to - 1) / to * to;
-}
 
 // Zero-filled; null when there is not enough.
 std::byte* allocate_host(std::size_t bytes) {
@@ -29,7 +26,7 @@ std::byte* allocate_host(std::size_t bytes) {
   return static_cast<std::byte*>(p);
 }
 
-class HostRuntime final : public DeviceRuntime {
+class HostRuntime final : public SynchronousDevice {
  public:
   DeviceProperties properties() const override { return {.reads_host_memory = true}; }
   std::string describe() const override { return "CPU"; }
@@ -40,22 +37,6 @@ class HostRuntime final : public DeviceRuntime {
   void release(std::byte* p) noexcept override { std::free(p); }
   std::byte* allocate_pinned(std::size_t bytes) override { return allocate_host(bytes); }
   void release_pinned(std::byte* p) noexcept override { std::free(p); }
-
-  // Nothing is ever under way, so there is nothing to order or to wait for.
-  CUstream_st* make_stream() override { return nullptr; }
-  void destroy_stream(CUstream_st* /*s*/) noexcept override {}
-  void wait(CUstream_st* /*s*/) override {}
-  void order(CUstream_st* /*earlier*/, CUstream_st* /*later*/) override {}
-  CUevent_st* mark(CUstream_st* /*s*/) override { return nullptr; }
-  void order(CUevent_st* /*earlier*/, CUstream_st* /*later*/) override {}
-  void wait(CUevent_st* /*m*/) override {}
-  void destroy_mark(CUevent_st* /*m*/) noexcept override {}
-
-  void begin_capture(CUstream_st* /*s*/) override { cannot_record(); }
-  CUgraphExec_st* end_capture(CUstream_st* /*s*/) override { cannot_record(); }
-  void abandon_capture(CUstream_st* /*s*/) noexcept override {}
-  void launch(CUgraphExec_st* /*graph*/, CUstream_st* /*s*/) override { cannot_record(); }
-  void destroy_graph(CUgraphExec_st* /*graph*/) noexcept override {}
 
   void copy_in(CUstream_st* s, void* to, const void* from, std::size_t bytes) override {
     copy(s, to, from, bytes);
@@ -68,11 +49,6 @@ class HostRuntime final : public DeviceRuntime {
   }
   void clear(CUstream_st* /*s*/, void* to, std::size_t bytes) override {
     std::memset(to, 0, bytes);
-  }
-
- private:
-  [[noreturn]] static void cannot_record() {
-    fail(ExitCode::internal, "the CPU records no graphs");
   }
 };
 

@@ -4,16 +4,13 @@
 
 #include "grist/core/check.h"
 #include "grist/core/device.h"
+#include "round_up.h"
 
 namespace grist {
 
 namespace {
 constexpr std::size_t kAlign = 64;
 constexpr std::size_t kMinChunk = std::size_t{1} << 20;
-std::size_t round_up(std::size_t n, std::size_t to) {
-  return (n + to - 1) / to * to;
-}
-
 }  // namespace
 
 void MemoryLedger::add(std::string_view label, std::size_t bytes, Device device) {

@@ -8,7 +8,7 @@
 #include <map>
 #include <mutex>
 
-#include "grist/core/check.h"
+#include "grist/core/synchronous_device.h"
 #include "kernels/backends.h"
 
 namespace grist::test {
@@ -65,7 +65,7 @@ struct AtWork {
 
 std::atomic<std::int64_t> operations = 0, copies_in = 0, copies_out = 0;
 
-class Guest final : public DeviceRuntime {
+class Guest final : public SynchronousDevice {
  public:
   DeviceProperties properties() const override { return {}; }
   std::string describe() const override { return "a guest"; }
@@ -78,21 +78,6 @@ class Guest final : public DeviceRuntime {
     return static_cast<std::byte*>(std::aligned_alloc(256, (bytes + 255) / 256 * 256));
   }
   void release_pinned(std::byte* p) noexcept override { std::free(p); }
-
-  CUstream_st* make_stream() override { return nullptr; }
-  void destroy_stream(CUstream_st* /*s*/) noexcept override {}
-  void wait(CUstream_st* /*s*/) override {}
-  void order(CUstream_st* /*earlier*/, CUstream_st* /*later*/) override {}
-  CUevent_st* mark(CUstream_st* /*s*/) override { return nullptr; }
-  void order(CUevent_st* /*earlier*/, CUstream_st* /*later*/) override {}
-  void wait(CUevent_st* /*m*/) override {}
-  void destroy_mark(CUevent_st* /*m*/) noexcept override {}
-
-  void begin_capture(CUstream_st* /*s*/) override { cannot_record(); }
-  CUgraphExec_st* end_capture(CUstream_st* /*s*/) override { cannot_record(); }
-  void abandon_capture(CUstream_st* /*s*/) noexcept override {}
-  void launch(CUgraphExec_st* /*graph*/, CUstream_st* /*s*/) override { cannot_record(); }
-  void destroy_graph(CUgraphExec_st* /*graph*/) noexcept override {}
 
   void copy_in(CUstream_st* s, void* to, const void* from, std::size_t bytes) override {
     ++copies_in;
@@ -110,9 +95,6 @@ class Guest final : public DeviceRuntime {
     const AtWork now;
     std::memset(to, 0, bytes);
   }
-
- private:
-  [[noreturn]] static void cannot_record() { fail(ExitCode::internal, "a guest has no graphs"); }
 };
 
 #define GRIST_GUEST(name, Args)                \

@@ -7,8 +7,7 @@
 // each (options.slots() of them), and only one stage at a time touches one.
 //
 // - Order. Each item is worked on once. Which worker does it is chance: a worker may keep memory
-// and
-//   caches, but nothing that decides what it makes of an item.
+//   and caches, but nothing that decides what it makes of an item.
 // - Memory. The reader waits while items in flight hold max_bytes, unless there is none. So they
 //   hold at most max_bytes, one item more, and what work adds to those that are already read.
 // - Errors. An exception of the reader or of a worker is thrown by run_in_order at its item, when
