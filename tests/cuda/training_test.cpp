@@ -127,8 +127,26 @@ TEST(CudaTraining, DenseProductsAreThoseOfTheConfiguration) {
   EXPECT_THROW(trial(c, 1), Error);
 }
 
-// Work that nothing orders before the decoder's stream (the RoPE table's copy, once) comes too late
-// for it.
+// What the model makes on a stream of its own (the RoPE table) is there for the next one.
+TEST(CudaStreams, WorkOfAnOwnStreamIsDoneWhenItGoes) {
+  const std::vector<float> last(8, 3.0F);
+  for (const unsigned seed : {1U, 2U, 3U, 4U}) {
+    test::use({.name = "late streams", .seed = seed, .deferred = true});
+    const Buffer buffer(last.size() * sizeof(float), Device::cuda, "floats");
+    const TensorView there = buffer.view(DType::f32, {8});
+    {
+      const OwnStream first(Device::cuda);
+      for (const float value : {0.0F, 1.0F, 2.0F, 3.0F}) {
+        const std::vector<float> values(last.size(), value);
+        copy_in(Context(Device::cuda, first.get()), there, values.data());
+      }
+    }
+    const OwnStream second(Device::cuda);
+    EXPECT_EQ(to_host<float>(Context(Device::cuda, second.get()), there), last) << "seed " << seed;
+  }
+  test::use(test::schedules().front());
+}
+
 TEST(CudaStreams, ModelIsWholeForTheFirstStreamThatReadsIt) {
   const Config c = tiny(WantedDevice::cuda, Precision::fp32);
   const std::vector<std::int32_t> tokens = {3, 1, 4, 1, 5, 9, 2, 6};

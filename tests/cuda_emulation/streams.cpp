@@ -47,6 +47,7 @@ struct CUstream_st {
   bool blocking = true;  // with regard to the default stream
   int device = 0;
   bool running = false;
+  bool destroyed = false;  // goes when its work is done
   std::deque<Piece> queue;
 };
 
@@ -72,6 +73,12 @@ Queues& queues() {
   return *q;
 }
 
+void release_when_done(CUstream_st* s) {
+  if (!s->destroyed || !s->queue.empty()) return;
+  std::erase(queues().streams, s);
+  delete s;
+}
+
 cudaError_t perform(const Work& work) {
   if (!work) return cudaSuccess;
   const DeviceAccess access;
@@ -94,6 +101,7 @@ bool step(std::unique_lock<std::mutex>& lock) {
   lock.lock();
   s->queue.pop_front();
   s->running = false;
+  release_when_done(s);
   if (q.error == cudaSuccess) q.error = result;
   return true;
 }
@@ -226,13 +234,13 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     return grist::emu::drain_streams([](CUstream_st* s) { return s->blocking; });
   return grist::emu::drain_streams([stream](CUstream_st* s) { return s == stream; });
 }
+// Does not wait: what is on the stream is done some time.
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   grist::emu::forget_in_capture(stream);
-  const cudaError_t result = cudaStreamSynchronize(stream);
   const std::lock_guard lock(queues().mutex);
-  std::erase(queues().streams, stream);
-  delete stream;
-  return result;
+  stream->destroyed = true;
+  grist::emu::release_when_done(stream);
+  return std::exchange(queues().error, cudaSuccess);
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {
   if (const cudaError_t bad = grist::emu::refuse_on_captured(stream, "cudaStreamQuery")) return bad;

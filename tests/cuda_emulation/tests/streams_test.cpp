@@ -64,6 +64,28 @@ TEST(Streams, FindsAMissingEvent) {
   EXPECT_LT(right, 8);
 }
 
+TEST(Streams, DestroyingOneDoesNotWaitForItsWork) {
+  Options o;
+  o.streams = Streams::deferred;
+  set_options(o);
+  {
+    const DeviceArray<int> x(Ints(32, 1));
+    cudaEvent_t done = nullptr;
+    cudaEventCreate(&done);
+    {
+      const Stream stream;
+      stream.run(add_kernel, x.get(), 2);
+      cudaEventRecord(done, stream);
+    }
+    EXPECT_EQ(cudaEventQuery(done), cudaErrorNotReady);
+    EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    EXPECT_EQ(cudaEventQuery(done), cudaSuccess);
+    EXPECT_EQ(x.host(), Ints(32, 3));
+    cudaEventDestroy(done);
+  }
+  set_options({});
+}
+
 TEST(Streams, PageableMemoryIsReadInTheCallAndPinnedLater) {
   Options o;
   o.streams = Streams::deferred;
