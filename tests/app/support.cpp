@@ -120,6 +120,10 @@ bool Child::outlives(std::chrono::microseconds time) {
   return false;
 }
 
+std::string Child::warnings_so_far() const {
+  return read_text(output_ + ".err");
+}
+
 Outcome Child::wait() {
   if (pid_ < 0) return outcome_;
   int status = 0;

@@ -40,6 +40,7 @@ class Child {
   // Sleeps; true when it still runs after that.
   bool outlives(std::chrono::microseconds time);
   void send(int signal) const;
+  std::string warnings_so_far() const;  // what it has written to stderr
   // Process ids by rank, of those that live; 0 where there is none (yet).
   std::vector<int> rank_pids() const;
   void kill_all() const;  // SIGKILL to mpirun and to every rank

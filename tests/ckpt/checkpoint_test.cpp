@@ -15,7 +15,7 @@ namespace {
 namespace fs = std::filesystem;
 
 TEST(Checkpoint, RoundTripsEveryDtypeAndShape) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   CheckpointFolder folder(temp / "run/checkpoints", kRun);
 
   const SavedStep saved = save_step(folder, 1000, 1);
@@ -33,7 +33,7 @@ TEST(Checkpoint, RoundTripsEveryDtypeAndShape) {
 }
 
 TEST(Checkpoint, StepsAreTheSameBytesEachTime) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   CheckpointFolder a(temp / "a", kRun), b(temp / "b", kRun);
   save_step(a, 5);
   save_step(b, 5);
@@ -47,7 +47,7 @@ class Reshard : public ::testing::TestWithParam<std::tuple<int, int, int>> {};
 
 TEST_P(Reshard, AnyLayoutLoadsAnyOther) {
   const auto [shards, pieces, block] = GetParam();
-  const TempFolder temp;
+  const TemporaryFolder temp;
   CheckpointFolder folder(temp / "c", kRun, {.block_bytes = static_cast<std::uint64_t>(block)});
   save_step(folder, 3, shards);
   State got(-1);
@@ -74,7 +74,7 @@ INSTANTIATE_TEST_SUITE_P(Layouts, Reshard,
                                             ::testing::Values(512, 4096, 4 << 20)));
 
 TEST(Checkpoint, ReadsOnlyAnExtentAndOnlyItsBlocks) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   CheckpointFolder folder(temp / "c", kRun, {.block_bytes = 512});
   const SavedStep saved = save_step(folder, 3, 1);
   State want(3);
@@ -103,7 +103,7 @@ TEST(Checkpoint, ReadsOnlyAnExtentAndOnlyItsBlocks) {
 // Several default blocks, an odd tail, and (where the file system has it) direct reads and writes.
 TEST(Checkpoint, LargeFilesRoundTripOverManyBlocks) {
   for (const bool on_disk : {false, true}) {
-    const TempFolder temp(on_disk);
+    const TemporaryFolder temp(on_disk ? std::filesystem::temp_directory_path() : scratch_root());
     const std::vector<TensorSpec> specs{{"big", DType::f32, {1237, 2053}},
                                         {"odd", DType::u8, {1000003}}};
     State state(1, specs), got(2, specs);
@@ -144,7 +144,7 @@ TEST(Checkpoint, LargeFilesRoundTripOverManyBlocks) {
 }
 
 TEST(Checkpoint, AnotherArchitectureIsRefusedAtOnceNamingBothShapes) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   CheckpointFolder folder(temp / "c", kRun);
   save_step(folder, 1);
   save_step(folder, 2);
@@ -167,7 +167,7 @@ TEST(Checkpoint, AnotherArchitectureIsRefusedAtOnceNamingBothShapes) {
 }
 
 TEST(Checkpoint, ExtraTensorsAreIgnoredOnlyByPrefix) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   CheckpointFolder folder(temp / "c", kRun);
   save_step(folder, 1);
   std::vector<TensorSpec> specs = small_model();
@@ -180,7 +180,7 @@ TEST(Checkpoint, ExtraTensorsAreIgnoredOnlyByPrefix) {
 }
 
 TEST(Checkpoint, SlicesThatDoNotTileATensorAreOurBug) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   CheckpointFolder folder(temp / "c", kRun);
   const std::vector<float> x(10, 1.0F);
   const auto save = [&](std::int64_t cut, std::int64_t again) {
@@ -204,7 +204,7 @@ TEST(Checkpoint, SlicesThatDoNotTileATensorAreOurBug) {
 }
 
 TEST(Checkpoint, EmptyOrMissingFolderMeansNoCheckpoint) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   EXPECT_EQ(loaded_step(temp / "missing"), -1);
   fs::create_directories(temp / "empty/step-00000001.tmp-x-0");
   fs::create_directories(temp / "empty/step-1");
@@ -214,7 +214,7 @@ TEST(Checkpoint, EmptyOrMissingFolderMeansNoCheckpoint) {
 
 TEST(Checkpoint, SavingAStepAgainReplacesIt) {
   for (const bool can_exchange : {true, false}) {
-    const TempFolder temp;
+    const TemporaryFolder temp;
     RecordingStorage storage;
     storage.can_exchange = can_exchange;
     CheckpointFolder folder(temp / "c", kRun, {.storage = &storage});
@@ -230,7 +230,7 @@ TEST(Checkpoint, SavingAStepAgainReplacesIt) {
 }
 
 TEST(Checkpoint, AStepOfAnotherRunIsNotOverwritten) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   CheckpointFolder(temp / "c", kRun).save([] {
     static State s(1);
     return request_of(s, 1, 1);
@@ -241,7 +241,7 @@ TEST(Checkpoint, AStepOfAnotherRunIsNotOverwritten) {
 }
 
 TEST(Checkpoint, AMovedFolderStillWrites) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   CheckpointFolder made(temp / "c", kRun);
   save_step(made, 1);
   std::vector<CheckpointFolder> kept;
@@ -251,7 +251,7 @@ TEST(Checkpoint, AMovedFolderStillWrites) {
 }
 
 TEST(Checkpoint, PruneKeepsTheNewestGoodSteps) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   CheckpointFolder folder(temp / "c", kRun);
   for (int step = 1; step <= 6; ++step) save_step(folder, step);
   EXPECT_EQ(folder.prune(0), 0);
@@ -266,7 +266,7 @@ TEST(Checkpoint, PruneKeepsTheNewestGoodSteps) {
 }
 
 TEST(Checkpoint, AStepFoundDamagedDoesNotCountAsKeptUntilItIsSavedAgain) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   CheckpointFolder before(temp / "c", kRun);
   for (const int step : {2, 4}) save_step(before, step);
   {
@@ -292,7 +292,7 @@ TEST(Checkpoint, AStepFoundDamagedDoesNotCountAsKeptUntilItIsSavedAgain) {
 }
 
 TEST(Checkpoint, SweepRemovesLeftoversButNotWhatALiveProcessHolds) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   CheckpointFolder folder(temp / "c", kRun);
   save_step(folder, 1);
   const fs::path used = temp / "c/step-00000002.tmp-other-0";
@@ -314,7 +314,7 @@ TEST(Checkpoint, SweepRemovesLeftoversButNotWhatALiveProcessHolds) {
 }
 
 TEST(Checkpoint, ResolvesWhatAUserPointsAt) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   CheckpointFolder folder(temp / "run/checkpoints", kRun);
   save_step(folder, 1);
   save_step(folder, 2);
@@ -332,7 +332,7 @@ TEST(Checkpoint, ResolvesWhatAUserPointsAt) {
 }
 
 TEST(Checkpoint, ReportListsAndNamesDamage) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   CheckpointFolder folder(temp / "c", kRun);
   save_step(folder, 1);
   save_step(folder, 2);

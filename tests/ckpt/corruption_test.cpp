@@ -4,6 +4,7 @@
 
 #include "ckpt/fixture.h"
 #include "grist/core/check.h"
+#include "support/scale.h"
 
 namespace grist::test {
 namespace {
@@ -54,7 +55,7 @@ class Corruption : public ::testing::Test {
     ++found_;
   }
 
-  TempFolder temp_;
+  TemporaryFolder temp_;
   int found_ = 0;
 };
 
@@ -62,7 +63,8 @@ TEST_F(Corruption, EveryFlippedBitIsFound) {
   const Random random(11, "flips");
   const std::vector<fs::path> files = files_of(step(2));
   ASSERT_EQ(files.size(), 4U);
-  for (std::uint64_t i = 0; i < 4000; ++i) {
+  const int flips = scaled(2000);
+  for (std::uint64_t i = 0; i < static_cast<std::uint64_t>(flips); ++i) {
     const fs::path& file = files[random.below(3 * i, files.size())];
     std::string bytes = read_text(file);
     const std::uint64_t at = random.below(3 * i + 1, bytes.size());
@@ -71,7 +73,7 @@ TEST_F(Corruption, EveryFlippedBitIsFound) {
     ASSERT_NO_FATAL_FAILURE(
         expect_found(file, bytes, fmt::format("{} byte {} bit {}", file.string(), at, bit)));
   }
-  EXPECT_EQ(found_, 4000);
+  EXPECT_EQ(found_, flips);
   EXPECT_EQ(loaded_step(temp_ / "c"), 2);
 }
 

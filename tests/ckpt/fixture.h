@@ -1,9 +1,7 @@
 #pragma once
-// A scratch folder, a small training state in several dtypes and shards, and what a test asks of a
+// A small training state in several dtypes and shards, and what a test asks of a
 // checkpoint folder again and again.
 #include <gtest/gtest.h>
-#include <stdlib.h>
-
 #include <cstring>
 #include <filesystem>
 #include <map>
@@ -12,32 +10,9 @@
 
 #include "grist/ckpt/checkpoint.h"
 #include "grist/core/random.h"
+#include "support/temporary_folder.h"
 
 namespace grist::test {
-
-// In memory where the machine has /dev/shm: thousands of saves with fsync.
-class TempFolder {
- public:
-  explicit TempFolder(bool on_disk = false) {
-    const bool shm = !on_disk && std::filesystem::is_directory("/dev/shm");
-    std::string name =
-        (shm ? std::filesystem::path("/dev/shm") : std::filesystem::temp_directory_path()) /
-        "grist-ckpt-XXXXXX";
-    if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("cannot make " + name);
-    path_ = name;
-  }
-  ~TempFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TempFolder(const TempFolder&) = delete;
-  TempFolder& operator=(const TempFolder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
-
- private:
-  std::filesystem::path path_;
-};
 
 constexpr const char* kRun = "11111111-2222-4333-8444-555555555555";
 constexpr const char* kOtherRun = "99999999-2222-4333-8444-555555555555";

@@ -81,7 +81,7 @@ class Mutations {
 };
 
 TEST(RankCorruption, EveryMutationIsFoundByAllRanks) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   save_four(temp / "c", kRun, {1, 2});
   save_four(temp / "other", kOtherRun, {2});
   const fs::path step = temp / "c/step-00000002";
@@ -89,7 +89,7 @@ TEST(RankCorruption, EveryMutationIsFoundByAllRanks) {
                             read_files(temp / "other/step-00000002"));
   ASSERT_EQ(mutations.good().size(), 7U);
   const char* soak = std::getenv("GRIST_SOAK_SCENARIOS");
-  const int wanted = soak != nullptr ? std::atoi(soak) : test::scaled(10'000);
+  const int wanted = soak != nullptr ? std::atoi(soak) : test::scaled(2500);
   int found = 0;
 
   ::testing::internal::CaptureStderr();
@@ -129,7 +129,7 @@ TEST(RankCorruption, EveryMutationIsFoundByAllRanks) {
 
 // Not one byte of a step is beyond the ranks' reach, however many there are.
 TEST(RankCorruption, NoByteIsOutsideWhatTheRanksVerify) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   save_four(temp / "c", kRun, {1, 2});
   const fs::path step = temp / "c/step-00000002";
   for (const int world : {1, 3}) {
@@ -162,7 +162,7 @@ TEST(RankCorruption, NoByteIsOutsideWhatTheRanksVerify) {
 }
 
 TEST(RankCorruption, TheWarningNamesFileRangeAndSumsWhicheverRankFoundIt) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   save_four(temp / "c", kRun, {1, 2});
   const fs::path file = temp / "c/step-00000002/shard-00003-of-00004.safetensors";
   std::string bytes = read_text(file);

@@ -17,7 +17,7 @@ class RankReshard : public ::testing::TestWithParam<std::tuple<int, int>> {};
 
 TEST_P(RankReshard, AnyWorldLoadsAnyOther) {
   const auto [saving, loading] = GetParam();
-  const TempFolder temp;
+  const TemporaryFolder temp;
   for (const std::int64_t cut : {0, 3}) {
     comm::run_local(saving, [&](comm::Communicator& c) {
       CheckpointFolder folder(temp / "c", kRun, {.block_bytes = 512, .communicator = &c});
@@ -39,7 +39,7 @@ INSTANTIATE_TEST_SUITE_P(Worlds, RankReshard,
 TEST(Ranks, LoadingGivesASignOfLifeForEveryBlock) {
   constexpr std::int64_t kElements = 64 * 1024;  // 256 KiB: 64 small blocks
   const auto beats = [&](std::uint64_t block_bytes) {
-    const TempFolder temp;
+    const TemporaryFolder temp;
     std::uint64_t of_second_rank = 0;
     comm::run_local(2, [&](comm::Communicator& c) {
       CheckpointFolder folder(temp / "c", kRun, {.block_bytes = block_bytes, .communicator = &c});
@@ -70,7 +70,7 @@ TEST(Ranks, LargeTensorsCutAt64KiElementsAreReadByOtherCuts) {
     return std::pair{edge(rank), edge(rank + 1)};
   };
   for (const auto& [saving, loading] : {std::pair{4, 2}, {2, 8}, {8, 1}, {1, 4}}) {
-    const TempFolder temp;
+    const TemporaryFolder temp;
     comm::run_local(saving, [&](comm::Communicator& c) {
       CheckpointFolder folder(temp / "c", kRun, {.block_bytes = 65536, .communicator = &c});
       const auto [begin, end] = part(c.rank(), c.size());
@@ -120,7 +120,7 @@ TEST(Ranks, CutsAlongColumnsAreReadByOtherCuts) {
   const std::vector<std::pair<int, Cut>> cuts = {
       {1, whole}, {2, flat}, {4, four}, {3, three}, {4, halves_cut_again}};
   for (const auto& [saving, held] : cuts) {
-    const TempFolder temp;
+    const TemporaryFolder temp;
     comm::run_local(saving, [&, cut = held](comm::Communicator& c) {
       CheckpointFolder folder(temp / "c", kRun, {.block_bytes = 512, .communicator = &c});
       const std::vector<float> own = values(cut(c.rank()));
@@ -151,7 +151,7 @@ TEST(Ranks, CutsAlongColumnsAreReadByOtherCuts) {
 }
 
 TEST(Ranks, ColumnsThatNobodyHoldsAreEveryRanksError) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   const std::vector<float> x(12, 1.0F);
   for (const std::int64_t end : {5, 6}) {
     comm::run_local(2, [&](comm::Communicator& c) {
@@ -169,7 +169,7 @@ TEST(Ranks, ColumnsThatNobodyHoldsAreEveryRanksError) {
 }
 
 TEST(Ranks, EveryRankWritesItsFileAndAllSayTheSame) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   comm::run_local(4, [&](comm::Communicator& c) {
     CheckpointFolder folder(temp / "c", kRun, {.communicator = &c});
     for (std::int64_t step = 1; step <= 4; ++step) save_step(folder, c, step);
@@ -186,7 +186,7 @@ TEST(Ranks, EveryRankWritesItsFileAndAllSayTheSame) {
 }
 
 TEST(Ranks, SlicesThatDoNotTileAreEveryRanksError) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   const std::vector<float> x(10, 1.0F);
   const auto save = [&](std::int64_t end0, std::int64_t begin1, std::int64_t step1) {
     std::array<Outcome, 2> out;
@@ -212,7 +212,7 @@ TEST(Ranks, SlicesThatDoNotTileAreEveryRanksError) {
 }
 
 TEST(Ranks, AHoleBetweenDestinationsIsFound) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   CheckpointFolder folder(temp / "c", kRun);
   const std::vector<float> x(10, 1.0F);
   folder.save({.step = 1, .shards = {{whole("x", {x.data(), DType::f32, {10}})}}});
@@ -231,7 +231,7 @@ TEST(Ranks, AHoleBetweenDestinationsIsFound) {
 
 // No rank asks for all of the model; together they do, and it must be the one that is there.
 TEST(Ranks, AnotherArchitectureIsEveryRanksError) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   CheckpointFolder folder(temp / "c", kRun);
   save_step(folder, 1);
   for (const int change : {0, 1, 2}) {
@@ -254,7 +254,7 @@ TEST(Ranks, AnotherArchitectureIsEveryRanksError) {
 }
 
 TEST(Ranks, NoStepIsNoStepAndNoGoodStepIsAnErrorOnAll) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   comm::run_local(3, [&](comm::Communicator& c) {
     EXPECT_EQ(loaded_step(c, temp / "none"), -1);
     CheckpointFolder folder(temp / "c", kRun, {.communicator = &c});
@@ -268,7 +268,7 @@ TEST(Ranks, NoStepIsNoStepAndNoGoodStepIsAnErrorOnAll) {
 }
 
 TEST(Ranks, ParentStepsAreTheListOfRankZero) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   CheckpointFolder folder(temp / "c", kRun);
   for (const std::int64_t step : {1, 2}) save_step(folder, step);
   comm::run_local(2, [&](comm::Communicator& c) {
@@ -286,7 +286,7 @@ TEST(Ranks, ParentStepsAreTheListOfRankZero) {
 // ---- in the background -----------------------------------------------------------------------
 
 TEST(BackgroundSave, WritesWhatWasThereAtTheStart) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   comm::run_local(4, [&](comm::Communicator& c) {
     State state(1);
     MemoryLedger ledger;
@@ -321,7 +321,7 @@ TEST(BackgroundSave, WritesWhatWasThereAtTheStart) {
 // An error that the other ranks cannot know is no verdict: they wait for this rank, so it must say
 // so at once, also when nobody asks for the verdict.
 TEST(BackgroundSave, AnErrorOfOneRankAloneIsThrown) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   std::atomic<int> thrown = 0;
   const auto body = [&](comm::Communicator& c) {
     State state(1);
@@ -341,7 +341,7 @@ TEST(BackgroundSave, AnErrorOfOneRankAloneIsThrown) {
 }
 
 TEST(BackgroundSave, InTheForegroundTakesNoCopy) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   comm::run_local(2, [&](comm::Communicator& c) {
     State state(1);
     MemoryLedger ledger;
@@ -357,7 +357,7 @@ TEST(BackgroundSave, InTheForegroundTakesNoCopy) {
 }
 
 TEST(BackgroundSave, EndsTheSaveBeforeItGoes) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   comm::run_local(2, [&](comm::Communicator& c) {
     State state(1);
     BackgroundSave saves(c, temp / "c", kRun, rank_slices(state, c.rank(), c.size(), 0));
@@ -367,7 +367,7 @@ TEST(BackgroundSave, EndsTheSaveBeforeItGoes) {
 }
 
 TEST(BackgroundSave, MoreBytesThanAnnouncedIsRefused) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   const auto alone = comm::alone();
   State state(1);
   std::vector<TensorSlice> few = rank_slices(state, 0, 1, 0);

@@ -83,7 +83,7 @@ TEST(Safetensors, WrongDtypeShapeOrNameSaysBoth) {
 // Set GRIST_TEST_OUTPUT to a folder to keep the file for scripts/make_safetensors_golden.py
 // --check.
 TEST(Safetensors, RoundTripsAndKeepsTheDocumentedOrder) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   const char* keep = std::getenv("GRIST_TEST_OUTPUT");
   const fs::path path = (keep == nullptr ? temp.path() : fs::path(keep)) / "ours.safetensors";
   State state(9);
@@ -112,14 +112,14 @@ TEST(Safetensors, RoundTripsAndKeepsTheDocumentedOrder) {
 }
 
 TEST(Safetensors, AFileWithoutTensorsIsLegal) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   write_safetensors(temp / "empty", {}, {});
   EXPECT_EQ(SafetensorsReader(temp / "empty").header().entries.size(), 0U);
   EXPECT_EQ(parse(with_length("{}")).entries.size(), 0U);
 }
 
 TEST(Safetensors, MissingShortAndForeignFilesSayWhatIsWrong) {
-  const TempFolder temp;
+  const TemporaryFolder temp;
   EXPECT_EQ(code_of([&] { SafetensorsReader(temp / "no"); }), ExitCode::not_found);
   for (const char* text : {"", "1234567", "#!/bin/sh and more text than eight bytes"}) {
     File::create(temp / "f").append(text);

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "grist/core/error.h"
+#include "support/temporary_folder.h"
 
 namespace grist {
 namespace {
@@ -18,7 +19,7 @@ namespace fs = std::filesystem;
 class FileTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "grist-file-XXXXXX").string();
+    std::string pattern = (test::scratch_root() / "grist-file-XXXXXX").string();
     ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
     dir_ = pattern;
   }

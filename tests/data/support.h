@@ -1,7 +1,6 @@
 #pragma once
 // A folder that goes away, files in it, and errors with their exit code.
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -11,40 +10,28 @@
 #include <vector>
 
 #include "grist/core/error.h"
-#include "grist/core/file.h"
 #include "grist/data/token_file.h"
+#include "support/temporary_folder.h"
 
 namespace grist::test {
 
 class TempDir {
  public:
-  TempDir() {
-    std::string name = (std::filesystem::temp_directory_path() / "grist-XXXXXX").string();
-    path_ = ::mkdtemp(name.data());
-  }
-  ~TempDir() {
-    std::error_code error;
-    std::filesystem::remove_all(path_, error);
-  }
-  TempDir(const TempDir&) = delete;
-  TempDir& operator=(const TempDir&) = delete;
-  std::string operator/(std::string_view name) const { return (path_ / name).string(); }
+  std::string operator/(std::string_view name) const { return (folder_ / name).string(); }
   std::string write(std::string_view name, std::string_view text) const {
-    std::filesystem::remove(path_ / name);  // ext4 flushes a file that was cut and rewritten
-    File f = File::create(path_ / name);
-    f.write_at(0, std::as_bytes(std::span(text)));
-    return (path_ / name).string();
+    std::filesystem::remove(folder_ / name);  // ext4 flushes a file that was cut and rewritten
+    return folder_.write(name, text).string();
   }
   std::vector<std::string> names() const {
     std::vector<std::string> out;
-    for (const auto& entry : std::filesystem::directory_iterator(path_))
+    for (const auto& entry : std::filesystem::directory_iterator(folder_.path()))
       out.push_back(entry.path().filename().string());
     std::sort(out.begin(), out.end());
     return out;
   }
 
  private:
-  std::filesystem::path path_;
+  TemporaryFolder folder_;
 };
 
 // The action must throw Error{code} with a message that holds `part` and is one line.

@@ -13,6 +13,10 @@ inline constexpr bool kSanitized = true;
 inline constexpr bool kSanitized = false;
 #endif
 
+// How far a loop over every operation, file or layout goes on each time. What a sanitizer finds in
+// one of them it finds in its neighbours, and the plain build visits all.
+inline constexpr int kStride = kSanitized ? 5 : 1;
+
 // `count` on a plain build; less where everything is slower, more with GRIST_TEST_SCALE=4.
 inline int scaled(int count) {
   const char* text = std::getenv("GRIST_TEST_SCALE");
