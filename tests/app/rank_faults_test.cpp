@@ -190,7 +190,7 @@ TEST_F(RankFaults, SignalsSaveAndEndWith75) {
 
 // R13, R8: slices of one run, as a scheduler gives them, each on another number of ranks.
 TEST_F(RankFaults, ManySlicesAreOneRun) {
-  constexpr int kSteps = kSanitized ? 5 : 20;
+  constexpr int kSteps = 20;
   const Arguments sets = {"train.train_iters=" + std::to_string(kSteps)};
   ASSERT_EQ(world().train("whole-of-slices", one_rank(sets)).code, 0);
   int slices = 0;

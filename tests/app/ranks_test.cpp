@@ -24,8 +24,9 @@ const std::string& one_rank() {
 
 TEST(Ranks, ElasticRunsAreTheSameFilesOnEveryLayout) {
   int number = 0;
-  for (const auto& [ranks, ep, zero] :
-       std::vector<std::array<int, 3>>{{1, 1, 1}, {2, 1, 1}, {2, 2, 0}, {4, 2, 1}, {8, 8, 1}}) {
+  std::vector<std::array<int, 3>> layouts = {{2, 1, 1}, {4, 4, 0}};
+  if (!kSanitized) layouts.insert(layouts.end(), {{1, 1, 1}, {2, 2, 0}, {4, 2, 1}, {8, 8, 1}});
+  for (const auto& [ranks, ep, zero] : layouts) {
     const std::string run = "elastic-" + std::to_string(number++);
     const Outcome o =
         world().train(run,
@@ -48,7 +49,8 @@ TEST(Ranks, OnlyRankZeroSpeaks) {
 
 // Every step of the way by another number of ranks.
 TEST(Ranks, ARunGoesOnWithAnotherNumberOfRanks) {
-  const std::array<std::array<int, 2>, 4> layouts = {{{4, 4}, {1, 1}, {8, 2}, {2, 2}}};
+  const std::array<std::array<int, 2>, 4> layouts = {
+      {{4, 4}, {1, 1}, {kSanitized ? 2 : 8, 2}, {2, 2}}};
   int until = 3;
   for (const auto& [ranks, ep] : layouts) {
     const Outcome o =

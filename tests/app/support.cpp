@@ -121,7 +121,8 @@ bool Child::outlives(std::chrono::microseconds time) {
 }
 
 std::string Child::warnings_so_far() const {
-  return read_text(output_ + ".err");
+  const std::string file = output_ + ".err";  // which the child makes
+  return fs::exists(file) ? read_text(file) : "";
 }
 
 Outcome Child::wait() {

@@ -80,7 +80,7 @@ TEST_F(Corruption, EveryFlippedBitIsFound) {
 TEST_F(Corruption, EveryTruncationAndGrowthIsFound) {
   for (const fs::path& file : files_of(step(2))) {
     const std::string bytes = read_text(file);
-    const std::size_t stride = std::max<std::size_t>(1, bytes.size() / 150);
+    const std::size_t stride = std::max<std::size_t>(1, bytes.size() * kStride / 150);
     for (std::size_t n = 0; n < bytes.size(); n += stride)
       ASSERT_NO_FATAL_FAILURE(expect_found(file, bytes.substr(0, n), "truncated"));
     for (const std::size_t n : {1, 512, 5000})

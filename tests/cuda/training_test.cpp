@@ -282,7 +282,9 @@ TrialResult trial(Config c, const Sizes& s, std::int64_t steps) {
 TEST(CudaRanks, ComputeWhatOneRankComputes) {
   const Config c = tiny(WantedDevice::cuda, Precision::fp32);
   const TrialResult one = trial(c, {1, 1, 0}, 4);
-  for (const Sizes& s : {Sizes{2, 1, 1}, {2, 2, 0}, {4, 2, 1}, {4, 4, 1}}) {
+  std::vector<Sizes> all = {{2, 2, 0}, {4, 2, 1}};
+  if (!test::kSanitized) all.insert(all.end(), {{2, 1, 1}, {4, 4, 1}});
+  for (const Sizes& s : all) {
     const Agreement a = compare_trials(one, trial(c, s, 4), false);
     EXPECT_TRUE(a.ok) << "world " << s.world << " ep " << s.ep << "\n" << a.text;
   }
@@ -302,7 +304,9 @@ TEST(CudaRanks, AreTheSameBitsWhenElastic) {
     c.train.global_batch_size = 16;  // a micro-batch a lane
     c.parallel.deterministic = Deterministic::elastic;
     const TrialResult one = trial(c, {1, 1, 0}, 2);
-    for (const Sizes& s : {Sizes{2, 2, 1}, {4, 2, 0}, {4, 4, 1}}) {
+    std::vector<Sizes> all = {{4, 2, 0}};
+    if (!test::kSanitized) all.insert(all.end(), {{2, 2, 1}, {4, 4, 1}});
+    for (const Sizes& s : all) {
       const Agreement a = compare_trials(one, trial(c, s, 2), true);
       EXPECT_TRUE(a.ok) << word(precision) << " world " << s.world << " ep " << s.ep << "\n"
                         << a.text;

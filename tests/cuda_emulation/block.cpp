@@ -159,9 +159,9 @@ void Block::finish() {
   for (Barrier& b : barriers_) {
     if (b.arrived > 0 && barrier_complete(b)) complete(b);
   }
-  if (live_ == 0) leave(nullptr, true);
-  Thread* next = pick();
-  if (next == nullptr) fail(deadlock(), t.where);
+  Thread* next = live_ == 0 ? nullptr : pick();
+  if (live_ != 0 && next == nullptr) fail(deadlock(), t.where);
+  t.stack.ends_in(__builtin_frame_address(0));
   leave(next, true);
 }
 

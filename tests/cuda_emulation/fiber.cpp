@@ -44,7 +44,8 @@ namespace grist::emu {
 
 namespace {
 constexpr std::size_t kGuard = 4096;
-constexpr std::size_t kColours = 64;  // of 64 bytes: one page
+constexpr std::size_t kColours = 64;              // of 64 bytes: one page
+constexpr std::ptrdiff_t kLastCalls = 16 * 1024;  // what a function needs that only switches away
 
 // Frames that a fiber never left are still poisoned.
 void unpoison([[maybe_unused]] std::byte* stack, [[maybe_unused]] std::size_t size) {
@@ -76,7 +77,10 @@ void Stack::allocate(int colour) {
 }
 
 void* Stack::prepare(void (*entry)()) {
-  unpoison(base_, kSize);
+  std::byte* from = base_;
+  if (last_frame_ != nullptr && last_frame_ - base_ > kLastCalls) from = last_frame_ - kLastCalls;
+  last_frame_ = nullptr;
+  unpoison(from, static_cast<std::size_t>(base_ + kSize - from));
   auto* top = reinterpret_cast<std::uint64_t*>(base_ + kSize - colour_ - 64);
   // Six registers, the address that the switch returns to, and the one entry() would return to: the
   // stack is then aligned as after a call.

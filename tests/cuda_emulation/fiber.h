@@ -17,6 +17,8 @@ class Stack {
   bool allocated() const { return base_ != nullptr; }
   // What to switch to so that the fiber begins in entry(), which must not return.
   void* prepare(void (*entry)());
+  // The fiber leaves for good, in the function with this frame: below it nothing is poisoned.
+  void ends_in(void* frame) { last_frame_ = static_cast<std::byte*>(frame); }
   std::byte* bottom() const { return base_; }  // lowest usable address
   std::size_t size() const { return kSize; }
   bool guard_contains(const void* p) const;
@@ -28,6 +30,7 @@ class Stack {
   static constexpr std::size_t kSize = 64 * 1024;
 #endif
   std::byte* base_ = nullptr;
+  std::byte* last_frame_ = nullptr;
   std::size_t colour_ = 0;
 };
 

@@ -15,13 +15,13 @@ inline constexpr bool kSanitized = false;
 
 // How far a loop over every operation, file or layout goes on each time. What a sanitizer finds in
 // one of them it finds in its neighbours, and the plain build visits all.
-inline constexpr int kStride = kSanitized ? 5 : 1;
+inline constexpr int kStride = kSanitized ? 8 : 1;
 
 // `count` on a plain build; less where everything is slower, more with GRIST_TEST_SCALE=4.
 inline int scaled(int count) {
   const char* text = std::getenv("GRIST_TEST_SCALE");
-  const double scale = text != nullptr ? std::atof(text) : kSanitized ? 0.25 : 1.0;
-  return std::max(2, static_cast<int>(count * scale));
+  const double scale = text != nullptr ? std::atof(text) : kSanitized ? 0.125 : 1.0;
+  return std::max(kSanitized ? 1 : 2, static_cast<int>(count * scale));
 }
 
 // Says on standard output what was done, for scripts/soak.sh to add up.
