@@ -125,15 +125,27 @@ std::string Child::warnings_so_far() const {
   return fs::exists(file) ? read_text(file) : "";
 }
 
+// Open MPI 4.1 with PMIx 4.2 can wait for itself in PMIx_server_finalize when a rank is ended by a
+// signal while it connects. Its ranks are gone then; a minute later it is ended.
 Outcome Child::wait() {
-  if (pid_ < 0) return outcome_;
-  int status = 0;
-  struct rusage usage {};
-  while (::wait4(pid_, &status, 0, &usage) < 0 && errno == EINTR) {
+  constexpr std::chrono::seconds kAlone(60);
+  auto last_seen = std::chrono::steady_clock::now();
+  while (outlives(std::chrono::milliseconds(ranks_ > 0 ? 200 : 10'000))) {
+    if (ranks_ == 0 || has_live_ranks()) last_seen = std::chrono::steady_clock::now();
+    if (std::chrono::steady_clock::now() - last_seen > kAlone) send(SIGKILL);
   }
-  outcome_.peak_bytes = usage.ru_maxrss * 1024;
-  collect(status);
   return outcome_;
+}
+
+bool Child::has_live_ranks() const {
+  for (const int pid : rank_pids()) {
+    if (pid == 0) continue;
+    std::ifstream stat("/proc/" + std::to_string(pid) + "/stat");
+    const std::string text{std::istreambuf_iterator<char>(stat), {}};
+    const std::size_t name_ends = text.rfind(')');
+    if (name_ends != std::string::npos && text.substr(name_ends, 3) != ") Z") return true;
+  }
+  return false;
 }
 
 void Child::collect(int status) {
