@@ -39,7 +39,7 @@ double measure_peak(const Context& ctx, DType dtype) {
       ops::refresh_weight(ctx, {.out = weight(x), .master = values});
     double best = 1e9;
     const auto end = Clock::now() + std::chrono::milliseconds(60);  // a busy moment must not decide
-    int products = 0;  // the first may load a library
+    int products = 0;                                               // the first may load a library
     for (auto begin = Clock::now(); begin < end; begin = Clock::now()) {
       ops::linear_forward(ctx, {.y = arena.view(y, dtype, shape), .x = input, .w = weight(w)});
       wait(ctx);
