@@ -39,11 +39,12 @@ double measure_peak(const Context& ctx, DType dtype) {
       ops::refresh_weight(ctx, {.out = weight(x), .master = values});
     double best = 1e9;
     const auto end = Clock::now() + std::chrono::milliseconds(60);  // a busy moment must not decide
-    int products = 0;                                               // the first may load a library
+    int products = 0;
     for (auto begin = Clock::now(); begin < end; begin = Clock::now()) {
       ops::linear_forward(ctx, {.y = arena.view(y, dtype, shape), .x = input, .w = weight(w)});
       wait(ctx);
       best = std::min(best, std::chrono::duration<double>(Clock::now() - begin).count());
+      // The first product may load a library.
       if (++products >= 3 && best < enough && size < largest) break;
     }
     best_rate = std::max(best_rate, 2.0 * static_cast<double>(size * size * size) / best);

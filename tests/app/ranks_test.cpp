@@ -24,9 +24,9 @@ const std::string& one_rank() {
 
 TEST(Ranks, ElasticRunsAreTheSameFilesOnEveryLayout) {
   int number = 0;
-  std::vector<std::array<int, 3>> layouts = {{2, 1, 1}, {4, 4, 0}};
-  if (!kSanitized) layouts.insert(layouts.end(), {{1, 1, 1}, {2, 2, 0}, {4, 2, 1}, {8, 8, 1}});
-  for (const auto& [ranks, ep, zero] : layouts) {
+  const std::vector<std::array<int, 3>> layouts = {
+      {2, 2, 0}, {4, 2, 1}, {1, 1, 1}, {2, 1, 1}, {8, 8, 1}};
+  for (const auto& [ranks, ep, zero] : few(layouts, 2)) {
     const std::string run = "elastic-" + std::to_string(number++);
     const Outcome o =
         world().train(run,

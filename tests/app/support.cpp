@@ -126,26 +126,18 @@ std::string Child::warnings_so_far() const {
 }
 
 // Open MPI 4.1 with PMIx 4.2 can wait for itself in PMIx_server_finalize when a rank is ended by a
-// signal while it connects. Its ranks are gone then; a minute later it is ended.
+// signal while it connects. Its ranks are gone then (rank_pids() names no zombie); a minute later
+// it is ended.
 Outcome Child::wait() {
   constexpr std::chrono::seconds kAlone(60);
   auto last_seen = std::chrono::steady_clock::now();
   while (outlives(std::chrono::milliseconds(ranks_ > 0 ? 200 : 10'000))) {
-    if (ranks_ == 0 || has_live_ranks()) last_seen = std::chrono::steady_clock::now();
+    const bool alive =
+        ranks_ == 0 || std::ranges::any_of(rank_pids(), [](int pid) { return pid != 0; });
+    if (alive) last_seen = std::chrono::steady_clock::now();
     if (std::chrono::steady_clock::now() - last_seen > kAlone) send(SIGKILL);
   }
   return outcome_;
-}
-
-bool Child::has_live_ranks() const {
-  for (const int pid : rank_pids()) {
-    if (pid == 0) continue;
-    std::ifstream stat("/proc/" + std::to_string(pid) + "/stat");
-    const std::string text{std::istreambuf_iterator<char>(stat), {}};
-    const std::size_t name_ends = text.rfind(')');
-    if (name_ends != std::string::npos && text.substr(name_ends, 3) != ") Z") return true;
-  }
-  return false;
 }
 
 void Child::collect(int status) {

@@ -47,7 +47,6 @@ class Child {
   Outcome wait();
 
  private:
-  bool has_live_ranks() const;
   void collect(int status);
   std::string output_;  // path prefix
   int pid_ = -1;

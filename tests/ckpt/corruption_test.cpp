@@ -63,7 +63,7 @@ TEST_F(Corruption, EveryFlippedBitIsFound) {
   const Random random(11, "flips");
   const std::vector<fs::path> files = files_of(step(2));
   ASSERT_EQ(files.size(), 4U);
-  const int flips = scaled(2000);
+  const int flips = scaled(4000);
   for (std::uint64_t i = 0; i < static_cast<std::uint64_t>(flips); ++i) {
     const fs::path& file = files[random.below(3 * i, files.size())];
     std::string bytes = read_text(file);

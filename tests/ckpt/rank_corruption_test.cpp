@@ -89,7 +89,7 @@ TEST(RankCorruption, EveryMutationIsFoundByAllRanks) {
                             read_files(temp / "other/step-00000002"));
   ASSERT_EQ(mutations.good().size(), 7U);
   const char* soak = std::getenv("GRIST_SOAK_SCENARIOS");
-  const int wanted = soak != nullptr ? std::atoi(soak) : test::scaled(2500);
+  const int wanted = soak != nullptr ? std::atoi(soak) : test::scaled(10'000);
   int found = 0;
 
   ::testing::internal::CaptureStderr();

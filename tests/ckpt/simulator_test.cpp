@@ -225,7 +225,7 @@ Life random_life(const Random& random, std::uint64_t& n) {
 // GRIST_SOAK_SCENARIOS: how many lives instead of the usual ones.
 TEST(Simulator, AnnouncedStepsSurviveAnyHistory) {
   const char* soak = std::getenv("GRIST_SOAK_SCENARIOS");
-  const std::int64_t wanted = soak != nullptr ? std::atoll(soak) : test::scaled(1000);
+  const std::int64_t wanted = soak != nullptr ? std::atoll(soak) : test::scaled(4000);
   std::int64_t lives_lived = 0, faults = 0;
   ::testing::internal::CaptureStderr();
   for (std::uint64_t seed = 0; lives_lived < wanted && !HasFailure(); ++seed) {

@@ -18,13 +18,6 @@ namespace fs = std::filesystem;
 
 class FileTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = (test::scratch_root() / "grist-file-XXXXXX").string();
-    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
-    dir_ = pattern;
-  }
-  void TearDown() override { fs::remove_all(dir_); }
-
   // Runs the action and returns the error's code; the message must name the path.
   template <class Action> static ExitCode code_of(const fs::path& path, const Action& action) {
     try {
@@ -39,7 +32,8 @@ class FileTest : public ::testing::Test {
     return std::as_bytes(std::span(s));
   }
 
-  fs::path dir_;
+  const test::TemporaryFolder folder_;
+  const fs::path dir_ = folder_.path();
 };
 
 TEST_F(FileTest, WritesAndReadsAtPositions) {

@@ -17,8 +17,8 @@
 namespace grist::train {
 namespace {
 
-constexpr std::int64_t kSteps = test::kSanitized ? 3 : 10;
-constexpr std::int64_t kGraphSteps = 5;
+constexpr std::int64_t kSteps = test::kSanitized ? 3 : 20;
+constexpr std::int64_t kGraphSteps = test::kSanitized ? 5 : 20;
 
 Config tiny(WantedDevice device, Precision precision) {
   Config c;
@@ -282,9 +282,7 @@ TrialResult trial(Config c, const Sizes& s, std::int64_t steps) {
 TEST(CudaRanks, ComputeWhatOneRankComputes) {
   const Config c = tiny(WantedDevice::cuda, Precision::fp32);
   const TrialResult one = trial(c, {1, 1, 0}, 4);
-  std::vector<Sizes> all = {{2, 2, 0}, {4, 2, 1}};
-  if (!test::kSanitized) all.insert(all.end(), {{2, 1, 1}, {4, 4, 1}});
-  for (const Sizes& s : all) {
+  for (const Sizes& s : test::few<Sizes>({{2, 2, 0}, {4, 2, 1}, {2, 1, 1}, {4, 4, 1}}, 2)) {
     const Agreement a = compare_trials(one, trial(c, s, 4), false);
     EXPECT_TRUE(a.ok) << "world " << s.world << " ep " << s.ep << "\n" << a.text;
   }
@@ -304,9 +302,7 @@ TEST(CudaRanks, AreTheSameBitsWhenElastic) {
     c.train.global_batch_size = 16;  // a micro-batch a lane
     c.parallel.deterministic = Deterministic::elastic;
     const TrialResult one = trial(c, {1, 1, 0}, 2);
-    std::vector<Sizes> all = {{4, 2, 0}};
-    if (!test::kSanitized) all.insert(all.end(), {{2, 2, 1}, {4, 4, 1}});
-    for (const Sizes& s : all) {
+    for (const Sizes& s : test::few<Sizes>({{4, 2, 0}, {2, 2, 1}, {4, 4, 1}}, 1)) {
       const Agreement a = compare_trials(one, trial(c, s, 2), true);
       EXPECT_TRUE(a.ok) << word(precision) << " world " << s.world << " ep " << s.ep << "\n"
                         << a.text;
