@@ -77,7 +77,7 @@ TEST(RankDisks, ANameThatCannotBeWrittenIsEveryRanksVerdict) {
 
 // R6: no space left, then space again.
 TEST(RankDisks, AFullDiskIsEveryRanksVerdictAndTheNextSaveWorks) {
-  const SmallDisk disk(world() / "disk", "12m");
+  SmallDisk disk(world() / "disk", "12m");
   if (!disk.mounted()) GTEST_SKIP() << "mounting a small file system needs root";
   expect_survives(
       "disk/run", [&] { disk.leave(500); },  // for lines of metrics, not for a checkpoint

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <atomic>
 #include <fstream>
+#include <future>
 #include <iterator>
 #include <ostream>
 #include <thread>
@@ -125,17 +126,27 @@ std::string Child::warnings_so_far() const {
   return fs::exists(file) ? read_text(file) : "";
 }
 
-// Open MPI 4.1 with PMIx 4.2 can wait for itself in PMIx_server_finalize when a rank is ended by a
-// signal while it connects. Its ranks are gone then (rank_pids() names no zombie); a minute later
-// it is ended.
+namespace {
+std::atomic<bool> launcher_hung{false};
+}
+
+bool Child::a_launcher_hung() {
+  return launcher_hung;
+}
+
+// Open MPI 4.1 with PMIx 4.2 can wait for itself in PMIx_server_finalize, about once in a thousand
+// jobs. Its ranks are gone then (rank_pids() names no zombie); half a minute later it is ended.
 Outcome Child::wait() {
-  constexpr std::chrono::seconds kAlone(60);
+  constexpr std::chrono::seconds kAlone(30);
   auto last_seen = std::chrono::steady_clock::now();
   while (outlives(std::chrono::milliseconds(ranks_ > 0 ? 200 : 10'000))) {
     const bool alive =
         ranks_ == 0 || std::ranges::any_of(rank_pids(), [](int pid) { return pid != 0; });
     if (alive) last_seen = std::chrono::steady_clock::now();
-    if (std::chrono::steady_clock::now() - last_seen > kAlone) send(SIGKILL);
+    if (std::chrono::steady_clock::now() - last_seen > kAlone) {
+      launcher_hung = true;
+      send(SIGKILL);
+    }
   }
   return outcome_;
 }
@@ -238,30 +249,37 @@ SmallDisk::SmallDisk(fs::path at, const char* size) : at_(std::move(at)) {
 }
 
 SmallDisk::~SmallDisk() {
+  filler_ = {};
   if (mounted_) ::umount2(at_.c_str(), MNT_DETACH);
 }
 
-void SmallDisk::leave(std::uint64_t kib) const {
-  File filler = File::create(at_ / "filler");
-  std::uint64_t size = 0;
-  // A save that is under way takes space and gives it back: for half a second what it leaves is
-  // filled again.
-  for (int i = 0; i < 50; ++i) {
-    const std::uint64_t free = free_bytes(at_);
-    if (free > kib * 1024) {
-      const std::string zeros(free - kib * 1024, '\0');
-      try {
-        filler.write_at(size, std::as_bytes(std::span(zeros)));
-        size += zeros.size();
-      } catch (const Error&) {  // the save was faster
-      }
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  }
-  ASSERT_GT(size, 0U);
+// What a save that is under way gives back, or a step that is removed, is filled again.
+void SmallDisk::leave(std::uint64_t kib) {
+  std::promise<void> filled;
+  std::future<void> once = filled.get_future();
+  filler_ =
+      std::jthread([this, kib, filled = std::move(filled)](const std::stop_token& stop) mutable {
+        File filler = File::create(at_ / "filler");
+        std::uint64_t size = 0;
+        for (bool first = true; !stop.stop_requested(); first = false) {
+          const std::uint64_t free = free_bytes(at_);
+          if (free > kib * 1024) {
+            const std::string zeros(free - kib * 1024, '\0');
+            try {
+              filler.write_at(size, std::as_bytes(std::span(zeros)));
+              size += zeros.size();
+            } catch (const Error&) {  // the save was faster
+            }
+          }
+          if (first) filled.set_value();
+          std::this_thread::sleep_for(std::chrono::milliseconds(2));
+        }
+      });
+  once.wait();
 }
 
-void SmallDisk::make_space() const {
+void SmallDisk::make_space() {
+  filler_ = {};
   fs::remove(at_ / "filler");
 }
 

@@ -9,6 +9,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include "grist/core/json.h"
@@ -45,6 +46,8 @@ class Child {
   std::vector<int> rank_pids() const;
   void kill_all() const;  // SIGKILL to mpirun and to every rank
   Outcome wait();
+  // wait() had to end an mpirun that had hung: what that test then says is no verdict on grist.
+  static bool a_launcher_hung();
 
  private:
   void collect(int status);
@@ -86,12 +89,13 @@ class SmallDisk {
   SmallDisk(const SmallDisk&) = delete;
   SmallDisk& operator=(const SmallDisk&) = delete;
   bool mounted() const { return mounted_; }
-  void leave(std::uint64_t kib) const;  // fills all but about this much
-  void make_space() const;              // until here
+  void leave(std::uint64_t kib);  // keeps all but about this much filled
+  void make_space();              // until here
 
  private:
   std::filesystem::path at_;
   bool mounted_ = false;
+  std::jthread filler_;
 };
 
 // Waits until rank `rank` lives and the run has reached `step`: its process id, or 0 if the run
