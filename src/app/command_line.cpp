@@ -105,6 +105,41 @@ void add_tokenizer(CLI::App& app, Invocation& chosen, TokenizerCommands& a) {
   decode->callback([&] { chosen = a.decode; });
 }
 
+struct TokensCommands {
+  TokensJoinArguments join;
+  TokensSplitArguments split;
+};
+
+template <class Arguments> void add_token_output(CLI::App* c, Arguments& a) {
+  add_path(c, "--output", a.output, "Prefix of the files to write")->required();
+  c->add_option("--vocab-size", a.vocab_size,
+                "Of files without a .json beside them, such as Megatron's own")
+      ->check(CLI::Range(1, 1 << 30));
+  c->add_flag("--overwrite", a.overwrite, "Replace files of that name");
+}
+
+void add_tokens(CLI::App& app, Invocation& chosen, TokensCommands& a) {
+  CLI::App* group = app.add_subcommand("tokens", "Join or split token files, whole documents each");
+  group->require_subcommand(1);
+  CLI::App* join = group->add_subcommand("join", "The documents of several files in one");
+  add_path(join, "inputs", a.join.inputs, "Prefixes of token files, in their order")->required();
+  add_token_output(join, a.join);
+  join->callback([&] { chosen = a.join; });
+  CLI::App* split = group->add_subcommand(
+      "split", "Parts of about as many tokens, or documents held out for validation");
+  add_path(split, "input", a.split.input, "Prefix of a token file")->required();
+  add_token_output(split, a.split);
+  CLI::Option_group* how = split->add_option_group("how");
+  how->add_option("--parts", a.split.parts, "Into OUTPUT-00000-of-0000N and so on")
+      ->check(CLI::Range(1, 99999));
+  how->add_option("--held-out", a.split.held_out,
+                  "Each document with this probability into OUTPUT-validation, else OUTPUT-train")
+      ->check(CLI::Range(1e-9, 1.0 - 1e-9));
+  how->require_option(1);
+  split->add_option("--seed", a.split.seed, "Of --held-out")->capture_default_str();
+  split->callback([&] { chosen = a.split; });
+}
+
 void add_generate(CLI::App& app, Invocation& chosen, GenerateArguments& a) {
   CLI::App* c = app.add_subcommand("generate", "Continue a prompt with a trained model");
   add_path(c, "checkpoint", a.checkpoint, "A step folder, or a run folder (its newest good step)")
@@ -189,6 +224,7 @@ Invocation parse_command_line(int argc, const char* const* argv) {
   TrainArguments train;
   PrepareArguments prepare;
   TokenizerCommands tokenizer;
+  TokensCommands tokens;
   GenerateArguments generate;
   CheckpointCommands checkpoint;
   VerifyCommands verify;
@@ -198,6 +234,7 @@ Invocation parse_command_line(int argc, const char* const* argv) {
   app.require_subcommand(1);
   add_tokenizer(app, chosen, tokenizer);
   add_prepare(app, chosen, prepare);
+  add_tokens(app, chosen, tokens);
   add_train(app, chosen, train);
   add_generate(app, chosen, generate);
   add_checkpoint(app, chosen, checkpoint);

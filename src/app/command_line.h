@@ -65,6 +65,23 @@ struct TokenizerDecodeArguments {
   std::string tokenizer;
 };
 
+struct TokensJoinArguments {
+  std::vector<std::string> inputs;
+  std::string output;
+  std::int64_t vocab_size = 0;
+  bool overwrite = false;
+};
+
+struct TokensSplitArguments {
+  std::string input;
+  std::string output;
+  std::int64_t parts = 0;  // 0: held_out
+  double held_out = 0;
+  std::int64_t seed = 1234;
+  std::int64_t vocab_size = 0;
+  bool overwrite = false;
+};
+
 struct GenerateArguments {
   std::string checkpoint;
   std::string prompt;
@@ -86,10 +103,11 @@ struct CheckpointVerifyArguments {
   std::string path;
 };
 
-using Invocation = std::variant<Exit, TrainArguments, PrepareArguments, TokenizerTrainArguments,
-                                TokenizerEncodeArguments, TokenizerDecodeArguments,
-                                GenerateArguments, CheckpointLsArguments, CheckpointVerifyArguments,
-                                VerifyParallelArguments, VerifyResumeArguments>;
+using Invocation =
+    std::variant<Exit, TrainArguments, PrepareArguments, TokenizerTrainArguments,
+                 TokenizerEncodeArguments, TokenizerDecodeArguments, TokensJoinArguments,
+                 TokensSplitArguments, GenerateArguments, CheckpointLsArguments,
+                 CheckpointVerifyArguments, VerifyParallelArguments, VerifyResumeArguments>;
 
 Invocation parse_command_line(int argc, const char* const* argv);
 
@@ -99,6 +117,8 @@ ExitCode run(const PrepareArguments& a);
 ExitCode run(const TokenizerTrainArguments& a);
 ExitCode run(const TokenizerEncodeArguments& a);
 ExitCode run(const TokenizerDecodeArguments& a);
+ExitCode run(const TokensJoinArguments& a);
+ExitCode run(const TokensSplitArguments& a);
 ExitCode run(const GenerateArguments& a);
 ExitCode run(const CheckpointLsArguments& a);
 ExitCode run(const CheckpointVerifyArguments& a);

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "grist/core/host.h"
 #include "grist/core/synchronous_device.h"
 #include "round_up.h"
 
@@ -14,10 +15,12 @@ namespace {
 
 constexpr std::size_t kAlign = 64;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
+constexpr std::size_t kAsked = std::size_t{64} << 20;  // from here on the machine is asked first
 
 // Zero-filled; null when there is not enough.
 std::byte* allocate_host(std::size_t bytes) {
   const bool large = bytes >= kHugePage;
+  if (bytes >= kAsked && bytes > available_memory()) return nullptr;
   const std::size_t size = round_up(bytes, large ? kHugePage : kAlign);
   void* p = std::aligned_alloc(large ? kHugePage : kAlign, size);
   if (p == nullptr) return nullptr;

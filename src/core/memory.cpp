@@ -1,5 +1,7 @@
 #include "grist/core/memory.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 
 #include "grist/core/check.h"
@@ -11,6 +13,12 @@ namespace grist {
 namespace {
 constexpr std::size_t kAlign = 64;
 constexpr std::size_t kMinChunk = std::size_t{1} << 20;
+// What a plan holds; smaller pieces are taken as ever.
+constexpr std::size_t kPlanned = std::size_t{64} << 20;
+
+void append(std::string& list, const MemoryLedger::Entry& e) {
+  list += (list.empty() ? "" : ", ") + e.label + " " + human_bytes(e.bytes);
+}
 }  // namespace
 
 void MemoryLedger::add(std::string_view label, std::size_t bytes, Device device) {
@@ -42,14 +50,34 @@ std::string MemoryLedger::largest_first(Device device) const {
   std::stable_sort(here.begin(), here.end(),
                    [](const Entry& a, const Entry& b) { return a.bytes > b.bytes; });
   std::string out;
-  for (const Entry& e : here)
-    out += (out.empty() ? "" : ", ") + e.label + " " + human_bytes(e.bytes);
+  for (const Entry& e : here) append(out, e);
   return out;
+}
+
+std::string MemoryLedger::shortfall(std::size_t available, std::size_t others) const {
+  std::size_t sum = others;
+  std::string outside, missing;
+  for (const Entry& e : entries_) {
+    if (e.device != Device::cpu) {
+      if (std::ranges::find(missed_, e.label) != missed_.end()) append(missing, e);
+      continue;
+    }
+    sum += e.bytes;
+    if (sum > available) append(outside, e);
+  }
+  std::string what;
+  if (sum > available)
+    what = fmt::format("out of memory: {} are needed, {} are available; what does not fit: {}",
+                       human_bytes(sum), human_bytes(available),
+                       outside.empty() ? "the program itself" : outside);
+  if (!missing.empty())
+    what += (what.empty() ? "" : "; ") + ("out of device memory; what does not fit: " + missing);
+  return what;
 }
 
 Buffer::Buffer(std::size_t bytes, Device device, std::string_view label, MemoryLedger* ledger)
     : bytes_(bytes) {
-  if (bytes == 0) return;
+  if (bytes == 0 || take_planned(device, label, ledger)) return;
   DeviceRuntime& there = runtime(device);
   std::byte* p = there.allocate(bytes);
   if (p == nullptr) {
@@ -59,7 +87,11 @@ Buffer::Buffer(std::size_t bytes, Device device, std::string_view label, MemoryL
          there.properties().reads_host_memory ? "" : "device ", human_bytes(bytes), label,
          held.empty() ? "" : ", held already: " + held);
   }
-  take(p, {device, device, bytes, std::string(label), ledger});
+  take(p, {.device = device,
+           .owner = device,
+           .bytes = bytes,
+           .label = std::string(label),
+           .ledger = ledger});
 }
 
 Buffer Buffer::pinned(Device reader, std::size_t bytes, std::string_view label,
@@ -71,8 +103,35 @@ Buffer Buffer::pinned(Device reader, std::size_t bytes, std::string_view label,
   if (p == nullptr)
     fail(ExitCode::out_of_memory, "out of pinned host memory: {} for {}", human_bytes(bytes),
          label);
-  b.take(p, {Device::cpu, reader, bytes, std::string(label), ledger});
+  b.take(p, {.device = Device::cpu,
+             .owner = reader,
+             .bytes = bytes,
+             .label = std::string(label),
+             .ledger = ledger});
   return b;
+}
+
+// False: the buffer is to be had as any other.
+bool Buffer::take_planned(Device device, std::string_view label, MemoryLedger* ledger) {
+  if (ledger == nullptr || !ledger->planning() || bytes_ < kPlanned) return false;
+  BufferFree how{.device = device,
+                 .owner = device,
+                 .bytes = bytes_,
+                 .label = std::string(label),
+                 .ledger = ledger};
+  if (!properties(device).reads_host_memory) {
+    if (std::byte* p = runtime(device).allocate(bytes_); p != nullptr) {
+      take(p, how);
+      return true;
+    }
+    ledger->missed_.emplace_back(label);
+  }
+  how.planned = true;
+  void* space = ::mmap(nullptr, bytes_, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (space == MAP_FAILED) return false;
+  take(static_cast<std::byte*>(space), how);
+  return true;
 }
 
 void Buffer::take(std::byte* p, const BufferFree& free) {
@@ -82,6 +141,10 @@ void Buffer::take(std::byte* p, const BufferFree& free) {
 
 void BufferFree::operator()(std::byte* p) const noexcept {
   if (ledger != nullptr) ledger->remove(label, bytes, device);
+  if (planned) {
+    ::munmap(p, bytes);
+    return;
+  }
   DeviceRuntime* there = find_runtime(owner);
   if (there != nullptr) device == owner ? there->release(p) : there->release_pinned(p);
 }

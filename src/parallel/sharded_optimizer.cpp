@@ -64,6 +64,7 @@ ShardedOptimizer::ShardedOptimizer(nn::Parameters& parameters, const Layout& lay
       plan_(parameters, layout, config.parallel.ddp_bucket_size, *rule_),
       state_("optimizer state (fp32)", ctx.device, options.ledger) {
   allocate_state();
+  if (options.ledger == nullptr || !options.ledger->planning()) clear_state();
   parts_ = std::make_unique<Parts>(*this, config, options.ledger);
 }
 
@@ -109,7 +110,6 @@ void ShardedOptimizer::allocate_state() {
   state_.commit();
   for (const auto& [values, offset] : places)
     *values = state_.view(offset, DType::f32, values->shape);
-  clear_state();
   if (stage_ != 0) return;
   for (ShardPiece& p : saves_) {
     const ShardPiece& all =

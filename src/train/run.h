@@ -39,6 +39,8 @@ class Run {
   void check_same_data() const;
   void warm_up();
   void print_plan() const;
+  void print_memory() const;
+  void refuse_shortfall() const;
 
   // start.cpp
   void start_or_resume();
@@ -81,6 +83,7 @@ class Run {
   comm::Communicator& world_;
   std::size_t program_bytes_ = 0;  // resident before anything was allocated
   MemoryLedger ledger_;
+  std::size_t ranks_here_ = 1;  // on this machine
   nn::DeviceChoice choice_;
   ComputeDevice device_;
   std::vector<TextFile>

@@ -6,6 +6,7 @@
 #include "grist/config/parameters.h"
 #include "grist/core/check.h"
 #include "grist/core/device.h"
+#include "grist/core/host.h"
 #include "grist/core/log.h"
 #include "grist/core/stop.h"
 #include "grist/data/prepare.h"
@@ -16,6 +17,8 @@
 namespace grist::train {
 
 namespace {
+
+constexpr std::size_t kSavingBytes = 2 * kCheckpointBlock;  // one is filled, one written
 
 // Muennighoff et al. 2023 (arXiv 2305.16264): four epochs are worth about as much as new data,
 // beyond sixteen next to nothing.
@@ -42,6 +45,7 @@ Run::Run(LoadedConfig loaded, const TrainOptions& options, Job& job)
       choice_(parallel::choose_device(loaded_.config, world_, job.local_rank())),
       device_(choice_.device, job.threads(loaded_.config.threads), &ledger_,
               &world_.activity().beats) {
+  if (options_.dry_run) ledger_.plan();
   for (const std::string& note : loaded_.notes) log::info("{}", note);
   comm::agree(world_, [&] {
     say_device();
@@ -55,9 +59,11 @@ Run::Run(LoadedConfig loaded, const TrainOptions& options, Job& job)
   });
   check_same_data();
   engine_.emplace(config(), world_, context(), &ledger_);
-  if (world_.size() > 1)
-    stragglers_.emplace(comm::all_gather(world_, job.host()),
-                        std::vector<std::string>{"forward and backward", "update"});
+  if (world_.size() > 1) {
+    const std::vector<std::string> hosts = comm::all_gather(world_, job.host());
+    ranks_here_ = static_cast<std::size_t>(std::ranges::count(hosts, job.host()));
+    stragglers_.emplace(hosts, std::vector<std::string>{"forward and backward", "update"});
+  }
   pace_ = record::Pace(training_flops_per_token(config().model, config().data.seq_length));
 }
 
@@ -70,6 +76,7 @@ void Run::leader_does(const std::function<void()>& work) {
 ExitCode Run::execute() {
   if (options_.dry_run) {
     open_checkpoints(new_uuid());  // its copy of the state belongs to the memory
+    refuse_shortfall();            // before anything is written to what was planned
     engine_->initialize();
     plan_length();
     warm_up();
@@ -197,6 +204,26 @@ void Run::print_plan() const {
     log::info("ranks: {}, zero_stage {}, {} bits", engine_->layout().str(), c.parallel.zero_stage,
               word(c.parallel.deterministic));
   if (!engine_->transport().empty()) log::info("tensors travel by {}", engine_->transport());
+  print_memory();
+}
+
+// Every rank of a machine needs about as much, and each is told of the same free memory.
+void Run::refuse_shortfall() const {
+  const std::size_t outside = kSavingBytes + program_bytes_;
+  const std::size_t others = outside + (ranks_here_ - 1) * (ledger_.total_bytes() + outside);
+  const std::string what = ledger_.shortfall(available_memory() + resident_bytes(), others);
+  if (comm::all_reduce_max(world_, what.empty() ? 0 : 1) == 0) return;
+  print_memory();
+  comm::agree(world_, [&] {
+    if (!what.empty())
+      fail(ExitCode::out_of_memory,
+           "{}; use a smaller model or train.micro_batch_size, train.recompute: full, or more "
+           "machines",
+           what);
+  });
+}
+
+void Run::print_memory() const {
   const char* whose = world_.size() > 1 ? " of rank 0" : "";
   const auto entries = [&](Device device) {
     for (const MemoryLedger::Entry& e : ledger_.entries())
@@ -209,10 +236,10 @@ void Run::print_plan() const {
   }
   log::info("memory{}:", whose);
   entries(Device::cpu);
-  constexpr std::size_t kSaving = 2 * kCheckpointBlock;  // one block is filled, one written
-  log::info("  {:<32}{:>12}", "checkpoint blocks (when saving)", human_bytes(kSaving));
+  log::info("  {:<32}{:>12}", "checkpoint blocks (when saving)", human_bytes(kSavingBytes));
   log::info("  {:<32}{:>12}", "program and libraries", human_bytes(program_bytes_));
-  log::info("  {:<32}{:>12}", "sum", human_bytes(ledger_.total_bytes() + kSaving + program_bytes_));
+  log::info("  {:<32}{:>12}", "sum",
+            human_bytes(ledger_.total_bytes() + kSavingBytes + program_bytes_));
 }
 
 }  // namespace grist::train

@@ -170,6 +170,22 @@ TEST(Commands, DryRunWritesNothing) {
     EXPECT_NE(o.out.find(part), std::string::npos) << part << o;
 }
 
+TEST(Commands, DryRunNamesAllThatDoesNotFit) {
+  if (kSanitized) GTEST_SKIP() << "sanitizers watch so much address space too closely";
+  Arguments arguments = world().train_arguments(
+      "dry",
+      {"model.hidden_size=16384", "model.num_hidden_layers=8", "model.intermediate_size=131072"});
+  arguments.emplace_back("--dry-run");
+
+  const Outcome o = world().run(arguments);
+
+  expect_refusal(o, 71,
+                 {"out of memory", "are needed", "are available", "gradients (fp32)",
+                  "optimizer state (fp32)", "checkpoint copy", "train.micro_batch_size"});
+  EXPECT_NE(o.out.find("  sum"), std::string::npos) << o;
+  EXPECT_LT(o.peak_bytes, std::int64_t{2} << 30);
+}
+
 TEST(Commands, TokenizerGoesThereAndBack) {
   // Standard input is empty here: no tokens, no text.
   const Outcome ids = world().run({"tokenizer", "encode", "tokenizer/tokenizer.json"});

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "grist/core/error.h"
+#include "grist/core/host.h"
 
 namespace grist {
 namespace {
@@ -41,6 +42,29 @@ TEST(Buffer, RefusalNamesLabelAndSize) {
     EXPECT_EQ(e.code(), ExitCode::out_of_memory);
     EXPECT_NE(std::string(e.what()).find("activations"), std::string::npos);
   }
+}
+
+TEST(MemoryLedger, APlanTouchesNothingAndNamesAllThatDoesNotFit) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "sanitizers watch so much address space too closely";
+#endif
+  constexpr std::size_t kTera = std::size_t{1} << 40;
+  MemoryLedger ledger;
+  ledger.plan();
+  const Buffer a(kTera, Device::cpu, "weights", &ledger);
+  const Buffer b(2 * kTera, Device::cpu, "moments", &ledger);
+  const Buffer c(kTera, Device::cpu, "copy", &ledger);
+  EXPECT_EQ(a.data()[kTera / 2], std::byte{0});
+
+  EXPECT_EQ(ledger.shortfall(5 * kTera, kTera), "");
+  EXPECT_EQ(ledger.shortfall(2 * kTera, kTera / 2),
+            "out of memory: 4.50 TiB are needed, 2.00 TiB are available; what does not fit: "
+            "moments 2.00 TiB, copy 1.00 TiB");
+}
+
+TEST(Host, KnowsWhatIsAvailable) {
+  EXPECT_GT(available_memory(), std::size_t{1} << 20);
+  EXPECT_LT(available_memory(), std::size_t{1} << 50) << "no machine has a pebibyte";
 }
 
 TEST(MemoryLedger, AddsUpByLabelAndForgetsWhatIsFreed) {

@@ -29,13 +29,26 @@ class MemoryLedger {
   // "optimizer 2.00 GiB, parameters 1.00 GiB"; empty when nothing is held.
   std::string largest_first(Device device) const;
 
+  // From here on large buffers are only planned: memory that the host reads is address space that
+  // nothing has touched, and device memory that there is not enough of is replaced by such. So all
+  // of a run is laid out and added up before its first byte is written.
+  void plan() { planning_ = true; }
+  bool planning() const { return planning_; }
+  // What was planned and does not fit, in one line with the sums; empty: all of it fits. The host
+  // has `available` bytes, of which `others` (the program, other ranks) go first.
+  std::string shortfall(std::size_t available, std::size_t others) const;
+
  private:
+  friend class Buffer;
   std::vector<Entry> entries_;
+  std::vector<std::string> missed_;  // labels of device memory that was not to be had
+  bool planning_ = false;
 };
 
 struct BufferFree {             // Buffer's deleter; tells the ledger
   Device device = Device::cpu;  // where the bytes lie
   Device owner = Device::cpu;   // who gave them: another one for host memory that it reads
+  bool planned = false;         // address space of MemoryLedger::plan
   std::size_t bytes = 0;
   std::string label;
   MemoryLedger* ledger = nullptr;
@@ -44,7 +57,8 @@ struct BufferFree {             // Buffer's deleter; tells the ledger
 
 // Owns bytes on one device, 64-byte aligned (2 MiB for large ones on the CPU, 256 bytes on a GPU),
 // zero-filled on the CPU.
-// Move-only. Throws Error{out_of_memory} naming the label and the size.
+// Move-only. Throws Error{out_of_memory} naming the label and the size, on the CPU before the
+// kernel would have to end a process for it.
 class Buffer {
  public:
   Buffer() = default;
@@ -60,6 +74,7 @@ class Buffer {
   TensorView view(DType dtype, const Shape& shape, std::size_t offset_bytes = 0) const;
 
  private:
+  bool take_planned(Device device, std::string_view label, MemoryLedger* ledger);
   void take(std::byte* p, const BufferFree& free);
   std::unique_ptr<std::byte, BufferFree> data_;
   std::size_t bytes_ = 0;

@@ -75,6 +75,7 @@ class TokenFile {
     return d == 0 ? 0 : ends_[static_cast<std::size_t>(d - 1)];
   }
   std::int64_t document_end(std::int64_t d) const { return ends_[static_cast<std::size_t>(d)]; }
+  std::int64_t length(std::int64_t d) const { return document_end(d) - document_begin(d); }
   std::int64_t document_of(std::int64_t token) const;  // the document that holds a token
 
   // Tokens [begin, begin + out.size()). An id outside [0, vocab_size) is bad_data naming document,
