@@ -1,6 +1,6 @@
 // grist train: loads the configuration and runs it.
 #include "command_line.h"
-#include "grist/train/trainer.h"
+#include "grist/train/training.h"
 
 namespace grist::app {
 

@@ -4,9 +4,9 @@ namespace grist {
 
 namespace {
 
-LayerParameters count_layer(const ModelConfig& m, bool moe) {
+LayerParameterCount count_layer(const ModelConfig& m, bool moe) {
   const std::int64_t D = m.hidden_size;
-  LayerParameters p;
+  LayerParameterCount p;
   p.attention = 2 * D * m.head_dim * (m.num_attention_heads + m.num_key_value_heads);
   p.norms = 2 * D + (m.qk_norm ? 2 * m.head_dim : 0);
   if (moe) {

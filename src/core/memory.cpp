@@ -58,7 +58,7 @@ std::string MemoryLedger::shortfall(std::size_t available, std::size_t others) c
   std::size_t sum = others;
   std::string outside, missing;
   for (const Entry& e : entries_) {
-    if (e.device != Device::cpu) {
+    if (!properties(e.device).reads_host_memory) {
       if (std::ranges::find(missed_, e.label) != missed_.end()) append(missing, e);
       continue;
     }

@@ -18,7 +18,7 @@
 #include "grist/nn/choose_device.h"
 #include "grist/record/pace.h"
 #include "grist/record/recorder.h"
-#include "grist/train/trainer.h"
+#include "grist/train/training.h"
 #include "grist/watch/straggler.h"
 #include "job.h"
 #include "length.h"

@@ -8,7 +8,7 @@
 #include "grist/core/log.h"
 #include "grist/record/metrics.h"
 #include "grist/record/run_folder.h"
-#include "grist/train/trainer.h"
+#include "grist/train/training.h"
 #include "grist/train/verify.h"
 #include "job.h"
 #include "run.h"

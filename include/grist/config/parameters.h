@@ -7,7 +7,7 @@
 namespace grist {
 
 // One block. A dense block has no experts, a MoE block no dense_ffn.
-struct LayerParameters {
+struct LayerParameterCount {
   std::int64_t attention = 0;  // q, k, v, o
   std::int64_t norms = 0;      // both RMSNorms, and q_norm, k_norm when there
   std::int64_t dense_ffn = 0;  // gate, up, down
@@ -20,8 +20,8 @@ struct LayerParameters {
 };
 
 struct ParameterCount {
-  LayerParameters dense_layer;  // the first num_dense_layers blocks
-  LayerParameters moe_layer;    // the others
+  LayerParameterCount dense_layer;  // the first num_dense_layers blocks
+  LayerParameterCount moe_layer;    // the others
   std::int64_t num_dense_layers = 0;
   std::int64_t num_moe_layers = 0;
   std::int64_t embedding = 0;  // both tables, or the one when tied

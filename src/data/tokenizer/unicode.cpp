@@ -67,10 +67,4 @@ bool ByteAlphabet::to_bytes(std::string_view spelling, std::string& bytes) const
   return true;
 }
 
-std::string ByteAlphabet::to_spelling(std::string_view bytes) const {
-  std::string out;
-  for (const char c : bytes) append_utf8(out, characters_[static_cast<unsigned char>(c)]);
-  return out;
-}
-
 }  // namespace grist::unicode

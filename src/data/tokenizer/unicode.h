@@ -58,7 +58,6 @@ class ByteAlphabet {
   // Turns the spelling into bytes; false if a character is not in the alphabet. `spelling` must be
   // valid UTF-8.
   bool to_bytes(std::string_view spelling, std::string& bytes) const;
-  std::string to_spelling(std::string_view bytes) const;
 
  private:
   std::array<char32_t, 256> characters_{};

@@ -313,13 +313,17 @@ TEST(Nfc, ComposesAsTheStandardSays) {
 
 TEST(ByteAlphabet, IsABijectionOverPrintableCharacters) {
   const unicode::ByteAlphabet alphabet;
-  std::string all;
-  for (int b = 0; b < 256; ++b) all += static_cast<char>(b);
-  const std::string spelling = alphabet.to_spelling(all);
+  std::string all, spelling;
+  for (int b = 0; b < 256; ++b) {
+    all += static_cast<char>(b);
+    unicode::append_utf8(spelling, alphabet.character(static_cast<std::uint8_t>(b)));
+  }
   std::string back;
   EXPECT_TRUE(alphabet.to_bytes(spelling, back));
   EXPECT_EQ(back, all);
-  EXPECT_EQ(alphabet.to_spelling(" the\n"), "\u0120the\u010a");
+  EXPECT_EQ(alphabet.character(' '), U'\u0120');
+  EXPECT_EQ(alphabet.character('\n'), U'\u010a');
+  EXPECT_EQ(alphabet.character('t'), U't');
   EXPECT_FALSE(alphabet.to_bytes("a b", back));
   EXPECT_FALSE(alphabet.to_bytes("水", back));
 }

@@ -1,4 +1,4 @@
-#include "grist/train/trainer.h"
+#include "grist/train/training.h"
 
 #include "job.h"
 #include "run.h"
