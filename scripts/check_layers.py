@@ -29,8 +29,9 @@ MAY_INCLUDE = {
     "ckpt": "core config comm",
     "record": "core config nn ckpt",
     "eval": "core config ops data nn ckpt",
+    "hub": "core config data nn ckpt record eval",
     "train": "core config ops comm watch data nn optim parallel ckpt record eval",
-    "app": "core config ops kernels comm data nn optim parallel ckpt record eval train",
+    "app": "core config ops kernels comm data nn optim parallel ckpt record eval hub train",
 }
 
 # What an angle-bracket (or third-party) include starts with -> where it may stand. An empty tuple:

@@ -165,6 +165,43 @@ void add_generate(CLI::App& app, Invocation& chosen, GenerateArguments& a) {
   c->callback([&] { chosen = a; });
 }
 
+template <class Arguments> void add_proof_options(CLI::App* c, Arguments& a) {
+  c->add_flag(
+      "--no-proof", a.no_proof,
+      "Do not compare logits with the files'; the comparison needs the memory of the model");
+  c->add_option("--threads", a.threads, "Of the comparison; 0: one per core")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+}
+
+void add_export(CLI::App& app, Invocation& chosen, ExportArguments& a) {
+  CLI::App* c = app.add_subcommand(
+      "export", "Write a trained model for other tools: hf is a folder that transformers loads");
+  add_path(c, "checkpoint", a.checkpoint, "A step folder, or a run folder (its newest good step)")
+      ->required();
+  c->add_option("--to", a.to, "The format")->check(CLI::IsMember({"hf"}))->required();
+  add_path(c, "--output", a.output, "The folder to write; it must not exist")->required();
+  c->add_option("--dtype", a.dtype, "Of the weights")
+      ->check(CLI::IsMember({"fp32", "bf16"}))
+      ->capture_default_str();
+  c->add_option("--max-shard-size", a.max_shard_size, "Of one file: 5GB, 200MB, 1GiB")
+      ->capture_default_str();
+  add_proof_options(c, a);
+  add_path(c, "--save-logits", a.save_logits,
+           "Write the proof's tokens and the checkpoint's logits there (safetensors)")
+      ->excludes("--no-proof");
+  c->callback([&] { chosen = a; });
+}
+
+void add_import(CLI::App& app, Invocation& chosen, ImportArguments& a) {
+  CLI::App* c = app.add_subcommand(
+      "import", "Make a run folder of a model as the Hugging Face hub has it, at step 0");
+  add_path(c, "folder", a.input, "With config.json and safetensors files")->required();
+  add_path(c, "--output", a.output, "The run folder to write; it must not exist")->required();
+  add_proof_options(c, a);
+  c->callback([&] { chosen = a; });
+}
+
 struct VerifyCommands {
   VerifyParallelArguments parallel;
   VerifyResumeArguments resume;
@@ -226,6 +263,8 @@ Invocation parse_command_line(int argc, const char* const* argv) {
   TokenizerCommands tokenizer;
   TokensCommands tokens;
   GenerateArguments generate;
+  ExportArguments exported;
+  ImportArguments imported;
   CheckpointCommands checkpoint;
   VerifyCommands verify;
   CLI::App app("grist pretrains fine-grained Mixture-of-Experts language models", "grist");
@@ -237,6 +276,8 @@ Invocation parse_command_line(int argc, const char* const* argv) {
   add_tokens(app, chosen, tokens);
   add_train(app, chosen, train);
   add_generate(app, chosen, generate);
+  add_export(app, chosen, exported);
+  add_import(app, chosen, imported);
   add_checkpoint(app, chosen, checkpoint);
   add_verify(app, chosen, verify);
   try {

@@ -95,6 +95,24 @@ struct GenerateArguments {
   std::int64_t threads = 0;
 };
 
+struct ExportArguments {
+  std::string checkpoint;
+  std::string to;
+  std::string output;
+  std::string dtype = "fp32";
+  std::string max_shard_size = "5GB";
+  std::string save_logits;
+  std::int64_t threads = 0;
+  bool no_proof = false;
+};
+
+struct ImportArguments {
+  std::string input;
+  std::string output;
+  std::int64_t threads = 0;
+  bool no_proof = false;
+};
+
 struct CheckpointLsArguments {
   std::string path;
 };
@@ -106,8 +124,9 @@ struct CheckpointVerifyArguments {
 using Invocation =
     std::variant<Exit, TrainArguments, PrepareArguments, TokenizerTrainArguments,
                  TokenizerEncodeArguments, TokenizerDecodeArguments, TokensJoinArguments,
-                 TokensSplitArguments, GenerateArguments, CheckpointLsArguments,
-                 CheckpointVerifyArguments, VerifyParallelArguments, VerifyResumeArguments>;
+                 TokensSplitArguments, GenerateArguments, ExportArguments, ImportArguments,
+                 CheckpointLsArguments, CheckpointVerifyArguments, VerifyParallelArguments,
+                 VerifyResumeArguments>;
 
 Invocation parse_command_line(int argc, const char* const* argv);
 
@@ -120,6 +139,8 @@ ExitCode run(const TokenizerDecodeArguments& a);
 ExitCode run(const TokensJoinArguments& a);
 ExitCode run(const TokensSplitArguments& a);
 ExitCode run(const GenerateArguments& a);
+ExitCode run(const ExportArguments& a);
+ExitCode run(const ImportArguments& a);
 ExitCode run(const CheckpointLsArguments& a);
 ExitCode run(const CheckpointVerifyArguments& a);
 ExitCode run(const VerifyParallelArguments& a);

@@ -260,6 +260,14 @@ void SafetensorsReader::read(const SafetensorsEntry& entry, std::span<std::byte>
   file_.read_at(entry.begin, out);
 }
 
+void SafetensorsReader::read(const SafetensorsEntry& entry, std::uint64_t offset,
+                             std::span<std::byte> out) const {
+  const std::uint64_t bytes = entry.end - entry.begin;
+  GRIST_CHECK(offset <= bytes && out.size() <= bytes - offset, "bytes [{}, {}) of {} of tensor {}",
+              offset, offset + out.size(), bytes, entry.name);
+  file_.read_at(entry.begin + offset, out);
+}
+
 void SafetensorsReader::read(std::string_view name, const TensorView& out) const {
   const SafetensorsEntry& e = at(name);
   if (e.dtype != out.dtype || !(e.shape == out.shape))

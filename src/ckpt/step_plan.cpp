@@ -12,12 +12,13 @@ namespace grist {
 
 namespace {
 
-void check_slice(const TensorSlice& s) {
+void check_slice(const TensorSlice& s, bool has_source) {
   GRIST_CHECK(!s.name.empty() && s.name.find('@') == std::string::npos, "tensor name \"{}\"",
               s.name);
   GRIST_CHECK(fits(s.part, s.shape), "{}: elements [{}, {}) of {}", s.name, s.part.begin,
               s.part.end, s.shape.str());
-  GRIST_CHECK(s.part.size() == 0 || s.data != nullptr, "{}: no data", s.name);
+  const bool from_source = has_source && s.part.size() == s.shape.numel();
+  GRIST_CHECK(s.part.size() == 0 || s.data != nullptr || from_source, "{}: no data", s.name);
 }
 
 }  // namespace
@@ -28,7 +29,7 @@ void StepWriter::check_request() const {
   GRIST_CHECK(ranks_.size() == 1 || request_.shards.size() == 1, "{} shards of one of {} ranks",
               request_.shards.size(), ranks_.size());
   for (const std::vector<TensorSlice>& shard : request_.shards) {
-    for (const TensorSlice& s : shard) check_slice(s);
+    for (const TensorSlice& s : shard) check_slice(s, request_.source != nullptr);
   }
 }
 

@@ -177,7 +177,10 @@ void StepWriter::write_files() {
       writer->append(std::as_bytes(std::span(layouts_[i].prefix)));
       for (const std::size_t e : layouts_[i].order) {
         const ConstTensorView& v = entries_[i][e].view;
-        writer->append({static_cast<const std::byte*>(v.data), v.bytes()});
+        if (v.data == nullptr && v.bytes() > 0)
+          request_.source(entries_[i][e].name, [&](auto bytes) { writer->append(bytes); });
+        else
+          writer->append({static_cast<const std::byte*>(v.data), v.bytes()});
       }
     } else {
       writer->append(std::as_bytes(std::span(request_.texts[i - layouts_.size()].text)));

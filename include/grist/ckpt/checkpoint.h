@@ -10,6 +10,7 @@
 // writes one shard and reads its own ranges; what the file system says is asked by rank 0 and told
 // to the others, and one rank's failure is every rank's.
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <set>
@@ -57,6 +58,11 @@ struct SaveRequest {
   // One list a file. Those of all ranks together tile each tensor.
   std::vector<std::vector<TensorSlice>> shards{};
   std::vector<TextFile> texts{};
+  // Gives the bytes of a whole tensor without `data`, front to back in any pieces, when it is
+  // written: for one rank that cannot hold all of them.
+  std::function<void(const std::string& name,
+                     const std::function<void(std::span<const std::byte>)>& append)>
+      source{};
 };
 
 struct SavedStep {

@@ -56,6 +56,8 @@ class SafetensorsReader {
   const SafetensorsEntry& at(std::string_view name) const;  // Error{bad_data} when absent
   // All bytes of an entry; out.size() must be their number.
   void read(const SafetensorsEntry& entry, std::span<std::byte> out) const;
+  // Bytes from `offset` of an entry on; they must be inside it.
+  void read(const SafetensorsEntry& entry, std::uint64_t offset, std::span<std::byte> out) const;
   // Into a tensor of the same dtype and shape; a difference is Error{bad_data} with both.
   void read(std::string_view name, const TensorView& out) const;
 
