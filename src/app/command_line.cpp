@@ -176,13 +176,15 @@ template <class Arguments> void add_proof_options(CLI::App* c, Arguments& a) {
 
 void add_export(CLI::App& app, Invocation& chosen, ExportArguments& a) {
   CLI::App* c = app.add_subcommand(
-      "export", "Write a trained model for other tools: hf is a folder that transformers loads");
+      "export",
+      "Write a trained model for other tools: hf is a folder that transformers loads, gguf a file "
+      "that llama.cpp loads");
   add_path(c, "checkpoint", a.checkpoint, "A step folder, or a run folder (its newest good step)")
       ->required();
-  c->add_option("--to", a.to, "The format")->check(CLI::IsMember({"hf"}))->required();
-  add_path(c, "--output", a.output, "The folder to write; it must not exist")->required();
-  c->add_option("--dtype", a.dtype, "Of the weights")
-      ->check(CLI::IsMember({"fp32", "bf16"}))
+  c->add_option("--to", a.to, "The format")->check(CLI::IsMember({"hf", "gguf"}))->required();
+  add_path(c, "--output", a.output, "The folder or file to write; it must not exist")->required();
+  c->add_option("--dtype", a.dtype, "Of the matrices: fp32 or bf16, and f16 for gguf")
+      ->check(CLI::IsMember({"fp32", "bf16", "f16"}))
       ->capture_default_str();
   c->add_option("--max-shard-size", a.max_shard_size, "Of one file: 5GB, 200MB, 1GiB")
       ->capture_default_str();

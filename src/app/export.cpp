@@ -2,13 +2,19 @@
 #include "grist/hub/export.h"
 
 #include "command_line.h"
+#include "grist/core/check.h"
 #include "grist/core/log.h"
 #include "grist/core/memory.h"
+#include "grist/hub/gguf.h"
 #include "proof_line.h"
 
 namespace grist::app {
 
-ExitCode run(const ExportArguments& a) {
+namespace {
+
+ExitCode export_to_hf(const ExportArguments& a) {
+  if (a.dtype == "f16")
+    fail(ExitCode::usage, "--dtype f16: --to hf writes fp32 or bf16; f16 is for --to gguf");
   const hub::Exported x =
       hub::export_model({.checkpoint = a.checkpoint,
                          .output = a.output,
@@ -22,6 +28,22 @@ ExitCode run(const ExportArguments& a) {
             x.checkpoint.string());
   if (x.proof) log::info("{}", proof_line(*x.proof));
   return ExitCode::ok;
+}
+
+ExitCode export_to_gguf(const ExportArguments& a) {
+  const hub::GgufExported x =
+      hub::export_gguf({.checkpoint = a.checkpoint,
+                        .output = a.output,
+                        .dtype = from_word<hub::GgufDType>(a.dtype).value()});
+  log::info("{}: {} for llama.cpp, {} in {}, from {}", a.output, x.architecture,
+            human_bytes(x.bytes), a.dtype, x.checkpoint.string());
+  return ExitCode::ok;
+}
+
+}  // namespace
+
+ExitCode run(const ExportArguments& a) {
+  return a.to == "gguf" ? export_to_gguf(a) : export_to_hf(a);
 }
 
 }  // namespace grist::app

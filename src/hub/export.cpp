@@ -9,9 +9,8 @@
 #include "grist/core/check.h"
 #include "grist/core/file.h"
 #include "grist/core/log.h"
-#include "grist/core/progress.h"
-#include "grist/core/stop.h"
 #include "model_card.h"
+#include "step_source.h"
 
 namespace grist::hub {
 
@@ -37,76 +36,6 @@ std::uint64_t parse_size(const std::string& text) {
 }
 
 namespace {
-
-void stop_if_asked() {
-  if (stop_signal() != 0)
-    fail(ExitCode::preempted, "stopped by signal {}; nothing was written", stop_signal());
-}
-
-// The spelling of a token in tokenizer_config.json: a string, or an object with `content`.
-std::optional<std::int64_t> token_of(const Json& config, const char* key,
-                                     const Tokenizer& tokenizer) {
-  const Json* token = config.find(key);
-  if (token != nullptr && token->is_object()) token = token->find("content");
-  if (token == nullptr || !token->is_string()) return std::nullopt;
-  return tokenizer.token_id(token->as_string());
-}
-
-SpecialTokens special_tokens(const CheckpointReader& step) {
-  SpecialTokens out;
-  if (!step.has_text("tokenizer.json")) return out;
-  const Tokenizer tokenizer = Tokenizer::load(step.path());
-  out.bos = tokenizer.bos_id();
-  out.eos = tokenizer.eos_id();
-  if (step.has_text("tokenizer_config.json"))
-    out.pad = token_of(Json::parse(step.text("tokenizer_config.json"), "tokenizer_config.json"),
-                       "pad_token", tokenizer);
-  return out;
-}
-
-// Reads parts of a step, verifying the blocks that hold them.
-class StepParts {
- public:
-  StepParts(const CheckpointReader& step, std::uint64_t bytes)
-      : step_(step), progress_("export", bytes, "MB", 1e6) {}
-
-  void read(std::span<const PartBuffer> wanted) {
-    stop_if_asked();
-    std::vector<TensorDestination> destinations;
-    for (const PartBuffer& w : wanted) {
-      destinations.push_back(
-          whole_destination(w.part->name, TensorView{w.out.data(), DType::f32, w.part->shape}));
-      done_ += w.out.size_bytes();
-    }
-    step_.read(destinations, {.ignore_prefixes = {""}, .touched_blocks_only = true});
-    progress_.update(done_);
-  }
-  void finish() { progress_.finish(done_); }
-
- private:
-  const CheckpointReader& step_;
-  Progress progress_;
-  std::uint64_t done_ = 0;
-};
-
-// A bias that the family has no place for must be zero: training has had them off all along.
-void refuse_lost_biases(const CheckpointReader& step, Family family, const ModelConfig& c) {
-  if (family == Family::glm4_moe) return;
-  for (std::int64_t layer = c.first_moe_layer(); layer < c.num_hidden_layers; ++layer) {
-    const std::string name = router_bias_name(layer);
-    if (step.manifest().find_tensor(name) == nullptr) continue;
-    std::vector<float> bias(static_cast<std::size_t>(c.moe.num_experts));
-    const TensorDestination to =
-        whole_destination(name, TensorView{bias.data(), DType::f32, {c.moe.num_experts}});
-    step.read(std::span(&to, 1), {.ignore_prefixes = {""}, .touched_blocks_only = true});
-    for (const float b : bias)
-      if (b != 0)
-        fail(ExitCode::config,
-             "model.moe.expert_bias_update_rate: {} holds selection biases that are not zero; "
-             "{} has none",
-             step.path().string(), word(family));
-  }
-}
 
 void write_texts(const fs::path& folder, const CheckpointReader& step, const Json& config,
                  const SpecialTokens& tokens) {
@@ -175,15 +104,8 @@ Exported export_step(const CheckpointReader& step, const ExportOptions& options)
 }  // namespace
 
 Exported export_model(const ExportOptions& options) {
-  for (const StepInfo& s : resolve_steps(options.checkpoint)) {
-    try {
-      return export_step(CheckpointReader(s.folder), options);
-    } catch (const DamagedStep& e) {
-      log::warn("checkpoint {} is damaged: {}", s.folder.string(), e.damage().str());
-    }
-  }
-  fail(ExitCode::bad_data, "{}: no usable checkpoint; `grist checkpoint verify` lists the damage",
-       options.checkpoint.string());
+  return with_newest_good(options.checkpoint,
+                          [&](const CheckpointReader& step) { return export_step(step, options); });
 }
 
 }  // namespace grist::hub

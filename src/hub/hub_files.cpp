@@ -7,6 +7,7 @@
 
 #include "grist/ckpt/manifest.h"
 #include "grist/core/check.h"
+#include "part_stream.h"
 
 namespace grist::hub {
 
@@ -15,8 +16,7 @@ namespace fs = std::filesystem;
 namespace {
 constexpr const char* kSingle = "model.safetensors";
 constexpr const char* kIndex = "model.safetensors.index.json";
-constexpr std::size_t kChunk = 1 << 18;   // elements converted at once
-constexpr std::int64_t kBatch = 8 << 20;  // elements read from the checkpoint at once, at most
+constexpr std::size_t kChunk = 1 << 18;  // elements converted at once
 }  // namespace
 
 // ---- conversions -----------------------------------------------------------------------------
@@ -164,43 +164,6 @@ std::vector<std::span<const HubTensor>> shards_of(std::span<const HubTensor> ten
   out.push_back(tensors.subspan(begin));
   return out;
 }
-
-// The parts of a shard in the order of its file, read a batch at a time.
-class PartStream {
- public:
-  explicit PartStream(const PartReader& read) : read_(read) {}
-  void add(const Part& part) { parts_.push_back(&part); }
-
-  std::span<const float> next() {
-    if (given_ == batch_.size()) load();
-    return batch_[given_++].out;
-  }
-
- private:
-  void load() {
-    std::int64_t elements = 0;
-    const std::size_t begin = loaded_;
-    do {
-      elements += parts_[loaded_++]->shape.numel();
-    } while (loaded_ < parts_.size() && elements + parts_[loaded_]->shape.numel() <= kBatch);
-    buffer_.resize(static_cast<std::size_t>(elements));
-    batch_.clear();
-    given_ = 0;
-    std::span<float> rest = buffer_;
-    for (std::size_t i = begin; i < loaded_; ++i) {
-      const auto n = static_cast<std::size_t>(parts_[i]->shape.numel());
-      batch_.push_back({parts_[i], rest.first(n)});
-      rest = rest.subspan(n);
-    }
-    read_(batch_);
-  }
-
-  const PartReader& read_;
-  std::vector<const Part*> parts_;
-  std::vector<float> buffer_;
-  std::vector<PartBuffer> batch_;  // of the parts before loaded_
-  std::size_t given_ = 0, loaded_ = 0;
-};
 
 class ShardWriter {
  public:
