@@ -19,15 +19,16 @@ def use(packages):
     if os.environ.get("GRIST_PYTHON_READY") == "1":
         return
     os.environ["GRIST_PYTHON_READY"] = "1"
-    python = os.environ.get("GRIST_PYTHON") or str(_make_environment(packages))
+    python = os.environ.get("GRIST_PYTHON") or str(make_environment("truth", packages))
     try:
         os.execv(python, [python, *sys.argv])
     except OSError as error:
         sys.exit(f"GRIST_PYTHON={python}: {error.strerror}; give the path of a Python interpreter")
 
 
-def _make_environment(packages):
-    folder = ROOT / ".venv" / "truth"
+def make_environment(name, packages):
+    """The Python of .venv/NAME, which is made or made again when it has other packages."""
+    folder = ROOT / ".venv" / name
     python = folder / "bin" / "python"
     stamp = folder / "packages.txt"
     wanted = "\n".join(packages) + "\n"

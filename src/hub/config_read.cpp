@@ -223,6 +223,7 @@ void ConfigReader::attention() {
   only("hidden_act", "silu", "the experts and FFNs are SwiGLU");
   only("attention_bias", false, "its projections have no bias");
   only("mlp_bias", false, "its projections have no bias");
+  only("position_embedding_type", "rope", "positions are rotations");
   only("clip_qkv", Json(), "nothing is clipped");
   only("quantization_config", Json(), "weights are fp32, bf16 or f16");
   const bool switched =

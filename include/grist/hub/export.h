@@ -17,7 +17,7 @@ struct ExportOptions {
   bool prove = true;  // needs the memory of the model
   // Where the proof's tokens and the checkpoint's logits go, as safetensors, for checking other
   // tools; empty: nowhere. Wants `prove`.
-  std::filesystem::path save_logits;
+  std::filesystem::path save_logits{};
   int threads = 0;  // of the proof; 0: one per core
 };
 
