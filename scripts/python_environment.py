@@ -1,7 +1,7 @@
 """A Python with the packages that a by-hand script needs; build and tests need none of this.
 
 use(packages) returns when the running interpreter is the right one. Otherwise it starts the script
-again: with GRIST_PYTHON when that is set, else with a virtual environment in .venv/truth, made here
+again: with GRIST_PYTHON when that is set, else with a virtual environment in .venv/NAME, made here
 with the pinned packages from PyPI (printed, about 2 GB with PyTorch).
 """
 
@@ -15,11 +15,11 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 TRUTH_PACKAGES = ["torch==2.15.0", "transformers==5.23.0", "safetensors==0.8.0", "numpy==2.4.6"]
 
 
-def use(packages):
+def use(packages, name="truth"):
     if os.environ.get("GRIST_PYTHON_READY") == "1":
         return
     os.environ["GRIST_PYTHON_READY"] = "1"
-    python = os.environ.get("GRIST_PYTHON") or str(make_environment("truth", packages))
+    python = os.environ.get("GRIST_PYTHON") or str(make_environment(name, packages))
     try:
         os.execv(python, [python, *sys.argv])
     except OSError as error:

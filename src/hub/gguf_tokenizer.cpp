@@ -83,7 +83,6 @@ Vocabulary vocabulary_of(const Json& json, const Tokenizer& tokenizer, std::int6
   const Json* added = json.find("added_tokens");
   if (added == nullptr || !added->is_array()) return v;
   for (const Json& a : added->as_array()) {
-    // Their "id" is ignored by PyPI's tokenizers, which numbers them itself.
     const std::string& content = a.at("content").as_string();
     const auto id = tokenizer.token_id(content);
     if (id) place(v, *id, content, flag(a, "special", false) ? kControl : kUserDefined);
