@@ -15,15 +15,27 @@ double six_digits(double x) {
   return std::stod(fmt::format("{:.6g}", x));
 }
 
-Json id_or_null(const std::optional<std::int64_t>& id) {
-  return id ? Json(*id) : Json();
+}  // namespace
+
+SpecialTokens special_tokens_of(const Json& object) {
+  const auto id = [&](const char* key) {
+    const Json* j = object.find(key);
+    if (j == nullptr) return Json();
+    const auto is_id = [](const Json& x) { return x.is_int() && x.as_int() >= 0; };
+    const bool several = j->is_array() && !j->as_array().empty() &&
+                         std::all_of(j->as_array().begin(), j->as_array().end(), is_id);
+    return several || is_id(*j) ? *j : Json();
+  };
+  return {.bos = id(kBosKey), .eos = id(kEosKey), .pad = id(kPadKey)};
 }
 
-void set_ids(Json& j, const SpecialTokens& tokens) {
-  j.set("bos_token_id", id_or_null(tokens.bos));
-  j.set("eos_token_id", id_or_null(tokens.eos));
-  j.set("pad_token_id", id_or_null(tokens.pad));
+void set_special_tokens(Json& j, const SpecialTokens& tokens) {
+  j.set(kBosKey, tokens.bos);
+  j.set(kEosKey, tokens.eos);
+  j.set(kPadKey, tokens.pad);
 }
+
+namespace {
 
 void set_rope(Json& j, Family family, const ModelConfig& c) {
   Json rope = Json::object();
@@ -111,7 +123,7 @@ Json config_json(Family family, const ModelConfig& c, const SpecialTokens& token
   j.set("initializer_range", c.initializer_range);
   j.set("tie_word_embeddings", c.tie_word_embeddings);
   j.set("use_cache", true);
-  set_ids(j, tokens);
+  set_special_tokens(j, tokens);
   j.set("torch_dtype", dtype == DType::bf16 ? "bfloat16" : "float32");
   j.set("transformers_version", kTransformersVersion);
   return j;
@@ -119,7 +131,7 @@ Json config_json(Family family, const ModelConfig& c, const SpecialTokens& token
 
 Json generation_config_json(const SpecialTokens& tokens) {
   Json j = Json::object();
-  set_ids(j, tokens);
+  set_special_tokens(j, tokens);
   j.set("do_sample", false);
   j.set("transformers_version", kTransformersVersion);
   return j;

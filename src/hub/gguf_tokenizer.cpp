@@ -110,9 +110,11 @@ void add_tokenizer(GgufHeader& h, const Json& json, const Tokenizer& tokenizer,
   h.add_strings("tokenizer.ggml.tokens", v.tokens);
   h.add_i32s("tokenizer.ggml.token_type", v.types);
   h.add_strings("tokenizer.ggml.merges", merges_of(json));
-  for (const auto& [name, id] :
-       {std::pair{"bos", special.bos}, {"eos", special.eos}, {"padding", special.pad}})
-    if (id) h.add_u32(fmt::format("tokenizer.ggml.{}_token_id", name), *id);
+  for (const auto& [name, ids] :
+       {std::pair{"bos", &special.bos}, {"eos", &special.eos}, {"padding", &special.pad}}) {
+    const Json* id = ids->is_array() && !ids->as_array().empty() ? &ids->as_array()[0] : ids;
+    if (id->is_int()) h.add_u32(fmt::format("tokenizer.ggml.{}_token_id", name), id->as_int());
+  }
   h.add_bool("tokenizer.ggml.add_bos_token", false);  // documents are trained as they are
   h.add_bool("tokenizer.ggml.add_eos_token", false);
 }

@@ -186,7 +186,7 @@ std::vector<TextFile> tokenizer_files(const Source& source, std::string& hash) {
     hash = tokenizer_hash(tokenizer);
     warn_of_other_end(source.config(), tokenizer, folder);
   } catch (const Error& e) {
-    if (source.config().is_null() || e.code() != ExitCode::bad_data) throw;
+    if (e.code() != ExitCode::bad_data) throw;
     log::warn("the model is imported without its tokenizer: {}", e.what());
     return out;
   }
@@ -207,6 +207,7 @@ Json initial_state(const Source& source, const std::string& tokenizer) {
   Json from = Json::object();
   from.set("path", fs::absolute(source.files().folder()).lexically_normal().string());
   from.set("model_type", word(source.model().family));
+  set_special_tokens(from, special_tokens_of(source.config()));
   state.set("imported", std::move(from));
   return state;
 }

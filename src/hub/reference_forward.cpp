@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "grist/core/check.h"
+#include "grist/core/progress.h"
 #include "reference_weights.h"
 
 namespace grist::hub {
@@ -40,11 +41,14 @@ class Forward {
   ReferenceLogits run(std::span<const std::int32_t> tokens) {
     Columns x = embed(tokens);
     const Size layers = config_.at("num_hidden_layers").as_int();
+    Progress progress("proof", static_cast<std::uint64_t>(layers), "layers");
     for (Size i = 0; i < layers; ++i) {
+      progress.update(static_cast<std::uint64_t>(i));
       const std::string at = fmt::format("model.layers.{}.", i);
       add(x, attention(at + "self_attn.", norm(x, at + "input_layernorm.weight")));
       add(x, feed_forward(at, i, norm(x, at + "post_attention_layernorm.weight")));
     }
+    progress.finish(static_cast<std::uint64_t>(layers));
     const bool tied = flag("tie_word_embeddings");
     const Size V = config_.at("vocab_size").as_int();
     const Columns y = weights_.linear(norm(x, "model.norm.weight"),

@@ -13,23 +13,28 @@ void stop_if_asked() {
 
 namespace {
 
+Json id_of(const std::optional<std::int32_t>& id) {
+  return id ? Json(static_cast<std::int64_t>(*id)) : Json();
+}
+
 // The spelling of a token in tokenizer_config.json: a string, or an object with `content`.
-std::optional<std::int64_t> token_of(const Json& config, const char* key,
-                                     const Tokenizer& tokenizer) {
+Json token_of(const Json& config, const char* key, const Tokenizer& tokenizer) {
   const Json* token = config.find(key);
   if (token != nullptr && token->is_object()) token = token->find("content");
-  if (token == nullptr || !token->is_string()) return std::nullopt;
-  return tokenizer.token_id(token->as_string());
+  if (token == nullptr || !token->is_string()) return {};
+  return id_of(tokenizer.token_id(token->as_string()));
 }
 
 }  // namespace
 
 SpecialTokens special_tokens(const CheckpointReader& step) {
+  if (const Json* imported = step.state().find("imported")) return special_tokens_of(*imported);
   SpecialTokens out;
   if (!step.has_text("tokenizer.json")) return out;
+  step.text("tokenizer.json");  // verified; the tokenizer reads it itself
   const Tokenizer tokenizer = Tokenizer::load(step.path());
-  out.bos = tokenizer.bos_id();
-  out.eos = tokenizer.eos_id();
+  out.bos = id_of(tokenizer.bos_id());
+  out.eos = id_of(tokenizer.eos_id());
   if (step.has_text("tokenizer_config.json"))
     out.pad = token_of(Json::parse(step.text("tokenizer_config.json"), "tokenizer_config.json"),
                        "pad_token", tokenizer);

@@ -15,7 +15,7 @@ namespace grist::hub {
 
 void stop_if_asked();  // Error{preempted} when a stop signal came
 
-// Of the step's tokenizer; none without one.
+// What an imported model came with, else what the tokenizer's files say.
 SpecialTokens special_tokens(const CheckpointReader& step);
 
 // A bias that the family has no place for must be zero: training has had them off all along.

@@ -110,6 +110,17 @@ TEST(RanksHub, ACheckpointOfSeveralRanksIsExported) {
               read_text(world() / "hub-alone-out" / "model.safetensors"));
 }
 
+TEST(Hub, ADamagedStepIsNamedAndTheOneBeforeExported) {
+  ASSERT_EQ(world().train("hub-damaged").code, 0);
+  flip_byte(shard_of(world() / "hub-damaged", 24), 40000);
+  const Outcome o = export_to("hub-damaged", "hub-damaged-out");
+  EXPECT_EQ(o.code, 0) << o;
+  EXPECT_NE(o.err.find("step-00000024 is damaged"), std::string::npos) << o;
+  EXPECT_NE(o.out.find("from hub-damaged/checkpoints/step-00000020"), std::string::npos) << o;
+  EXPECT_NE(read_text(world() / "hub-damaged-out" / "README.md").find("Training loss at step 20"),
+            std::string::npos);
+}
+
 // Killed while it writes: no folder, and the next export does not stumble over what is left.
 TEST(Hub, AKilledExportLeavesNoFolderOfThatName) {
   ASSERT_EQ(world().train("killed-run", {"train.train_iters=8"}).code, 0);

@@ -107,13 +107,14 @@ TEST(Families, TablesHoldEveryParameterOnceInBothLayouts) {
 
 TEST(Families, ConfigJsonComesBackAsTheSameModel) {
   for (const Case& c : cases()) {
-    const Json json = config_json(c.family, c.config, {.bos = 1, .eos = 2, .pad = {}}, DType::f32);
+    const Json json =
+        config_json(c.family, c.config, {.bos = 1, .eos = 2, .pad = Json()}, DType::f32);
     const hub::HubModel back = hub::model_of(json, "config.json");
     EXPECT_EQ(word(back.family), word(c.family)) << c.name;
     EXPECT_EQ(word(hub::family_of(back.model)), word(c.family)) << c.name;
-    EXPECT_EQ(
-        config_json(back.family, back.model, {.bos = 1, .eos = 2, .pad = {}}, DType::f32).dump(),
-        json.dump())
+    EXPECT_EQ(config_json(back.family, back.model, {.bos = 1, .eos = 2, .pad = Json()}, DType::f32)
+                  .dump(),
+              json.dump())
         << c.name;
   }
 }
@@ -137,6 +138,16 @@ TEST(Families, ConfigJsonSaysWhatTransformers4And5LookForInOtherPlaces) {
     if (c.family != Family::glm4_moe) continue;
     EXPECT_EQ(json.at("partial_rotary_factor").as_double(), 1.0);
   }
+}
+
+TEST(Families, SpecialTokensMayBeSeveralAndMustBeIds) {
+  const Json object = Json::parse(
+      R"({"bos_token_id": -1, "eos_token_id": [2, 5], "pad_token_id": "x"})", "config.json");
+  const hub::SpecialTokens tokens = hub::special_tokens_of(object);
+  EXPECT_TRUE(tokens.bos.is_null());
+  EXPECT_EQ(tokens.eos.dump(), "[2, 5]");
+  EXPECT_TRUE(tokens.pad.is_null());
+  EXPECT_EQ(hub::generation_config_json(tokens).at("eos_token_id"), tokens.eos);
 }
 
 // Per layer transformers pushes k / L times as hard: 0.01 * 2 layers / 2 experts a token.

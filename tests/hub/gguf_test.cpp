@@ -354,7 +354,8 @@ TEST(GgufTokenizer, HasTokensMergesAndPadding) {
       tokenizer_json(R"({"type":"ByteLevel","add_prefix_space":false,"use_regex":true})");
   const Tokenizer tokenizer = Tokenizer::parse(json, "t");
   GgufHeader h;
-  add_tokenizer(h, Json::parse(json, "t"), tokenizer, {.bos = {}, .eos = 257, .pad = {}}, 260);
+  add_tokenizer(h, Json::parse(json, "t"), tokenizer,
+                {.bos = {}, .eos = Json(std::int64_t{257}), .pad = {}}, 260);
   const Parsed file(h.bytes());
   EXPECT_EQ(file.values.at("tokenizer.ggml.model"), "gpt2");
   EXPECT_EQ(file.values.at("tokenizer.ggml.pre"), "gpt-2");

@@ -63,6 +63,7 @@ TEST_P(HubRoundTrip, ImportExportKeepsEveryNumberOfTransformersFiles) {
   const TemporaryFolder temp;
   exported(run_of(temp, GetParam()), temp / "out");
   const hub::HubFiles before(golden(GetParam())), after(temp / "out");
+  EXPECT_EQ(config_of(temp / "out").at("eos_token_id").as_int(), 3);
   const bool fused = GetParam().ends_with("_fused");
   ASSERT_TRUE(fused || before.names() == after.names());
   for (const std::string& name : after.names()) {

@@ -3,7 +3,6 @@
 // each expresses, its tensors' names and shapes, its config.json. One table for export and import.
 // Formulas: transformers' modeling_<family>.py; docs/export.md lists what each takes.
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -57,9 +56,15 @@ std::string router_bias_name(std::int64_t layer);  // of grist's checkpoint; sha
 
 // ---- config.json -----------------------------------------------------------------------------
 
+// Ids as config.json has them: a number, several, or null.
 struct SpecialTokens {
-  std::optional<std::int64_t> bos, eos, pad;
+  Json bos{}, eos{}, pad{};
 };
+constexpr const char *kBosKey = "bos_token_id", *kEosKey = "eos_token_id",
+                     *kPadKey = "pad_token_id";
+// Those of an object that has these keys; what is no id is null.
+SpecialTokens special_tokens_of(const Json& object);
+void set_special_tokens(Json& object, const SpecialTokens& tokens);
 
 // Everything that a default of transformers 4 or 5 would decide otherwise is written out.
 Json config_json(Family family, const ModelConfig& model, const SpecialTokens& tokens, DType dtype);
