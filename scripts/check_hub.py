@@ -4,7 +4,8 @@
 Trains a tiny model of each family with grist, exports it in fp32 and bf16, and loads every folder
 unmodified in two virtual environments: transformers 4.57 and the newest 5. No key may be missing
 or unexpected, fp32 logits must be equal within 1e-4, and greedy text must be the same for 64
-tokens. Then the other way: what each version saves again must import and give the same logits. Exits 1 on a difference.
+tokens. Then the other way: what each version saves again must import and give the same logits.
+Exits 1 on a difference.
 
   scripts/check_hub.py [FOLDER]     keeps its work in FOLDER (default: a temporary one)
 

@@ -3,8 +3,9 @@
 
 Run by hand when a golden must change; the results are committed. Each folder is what
 save_pretrained() writes, so config.json and the tensors' names are transformers' own;
-logits.safetensors beside it holds tokens and what the saved weights give in float32. Between them the models cover one file and
-several, F32, BF16 and F16, experts one by one and fused. tests/hub imports them.
+logits.safetensors beside it holds tokens and what the saved weights give in float32. Between them
+the models cover one file and several, F32, BF16 and F16, experts one by one and fused. tests/hub
+imports them.
 
   scripts/make_hub_golden.py      GRIST_PYTHON=/path/to/python skips making an environment
 """
