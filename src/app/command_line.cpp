@@ -204,6 +204,29 @@ void add_import(CLI::App& app, Invocation& chosen, ImportArguments& a) {
   c->callback([&] { chosen = a; });
 }
 
+void add_upcycle(CLI::App& app, Invocation& chosen, UpcycleArguments& a) {
+  CLI::App* c = app.add_subcommand(
+      "upcycle", "Make a fine-grained Mixture-of-Experts of a dense model that computes the same");
+  add_path(c, "checkpoint", a.checkpoint, "A step folder, or a run folder (its newest good step)")
+      ->required();
+  add_path(c, "--output", a.output, "The run folder to write; it must not exist")->required();
+  c->add_option("--granularity", a.granularity, "Into how many experts each FFN is cut")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  c->add_option("--expansion-rate", a.expansion_rate, "Copies of each")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  c->add_option("--flops-multiplier", a.flops_multiplier, "Copies of each that a token goes to")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  c->add_option("--set", a.sets,
+                "More of the new configuration: model.moe.router.pre_softmax=true (repeatable)")
+      ->take_all()
+      ->allow_extra_args(false);
+  add_proof_options(c, a);
+  c->callback([&] { chosen = a; });
+}
+
 struct VerifyCommands {
   VerifyParallelArguments parallel;
   VerifyResumeArguments resume;
@@ -267,6 +290,7 @@ Invocation parse_command_line(int argc, const char* const* argv) {
   GenerateArguments generate;
   ExportArguments exported;
   ImportArguments imported;
+  UpcycleArguments upcycled;
   CheckpointCommands checkpoint;
   VerifyCommands verify;
   CLI::App app("grist pretrains fine-grained Mixture-of-Experts language models", "grist");
@@ -280,6 +304,7 @@ Invocation parse_command_line(int argc, const char* const* argv) {
   add_generate(app, chosen, generate);
   add_export(app, chosen, exported);
   add_import(app, chosen, imported);
+  add_upcycle(app, chosen, upcycled);
   add_checkpoint(app, chosen, checkpoint);
   add_verify(app, chosen, verify);
   try {

@@ -113,6 +113,17 @@ struct ImportArguments {
   bool no_proof = false;
 };
 
+struct UpcycleArguments {
+  std::string checkpoint;
+  std::string output;
+  std::int64_t granularity = 8;
+  std::int64_t expansion_rate = 8;
+  std::int64_t flops_multiplier = 1;
+  std::vector<std::string> sets;
+  std::int64_t threads = 0;
+  bool no_proof = false;
+};
+
 struct CheckpointLsArguments {
   std::string path;
 };
@@ -125,8 +136,8 @@ using Invocation =
     std::variant<Exit, TrainArguments, PrepareArguments, TokenizerTrainArguments,
                  TokenizerEncodeArguments, TokenizerDecodeArguments, TokensJoinArguments,
                  TokensSplitArguments, GenerateArguments, ExportArguments, ImportArguments,
-                 CheckpointLsArguments, CheckpointVerifyArguments, VerifyParallelArguments,
-                 VerifyResumeArguments>;
+                 UpcycleArguments, CheckpointLsArguments, CheckpointVerifyArguments,
+                 VerifyParallelArguments, VerifyResumeArguments>;
 
 Invocation parse_command_line(int argc, const char* const* argv);
 
@@ -141,6 +152,7 @@ ExitCode run(const TokensSplitArguments& a);
 ExitCode run(const GenerateArguments& a);
 ExitCode run(const ExportArguments& a);
 ExitCode run(const ImportArguments& a);
+ExitCode run(const UpcycleArguments& a);
 ExitCode run(const CheckpointLsArguments& a);
 ExitCode run(const CheckpointVerifyArguments& a);
 ExitCode run(const VerifyParallelArguments& a);

@@ -19,6 +19,8 @@ constexpr std::int64_t kTokens = 32;
 constexpr int kTries = 4;
 constexpr double kCloseChoice = 1e-4;
 
+}  // namespace
+
 std::vector<std::int32_t> fixed_tokens(const ModelConfig& c, int attempt) {
   const Random random(static_cast<std::uint64_t>(attempt), "hub proof");
   std::vector<std::int32_t> out(
@@ -28,8 +30,8 @@ std::vector<std::int32_t> fixed_tokens(const ModelConfig& c, int attempt) {
   return out;
 }
 
-std::vector<float> own_logits(const eval::TrainedModel& trained,
-                              std::span<const std::int32_t> tokens) {
+std::vector<float> logits_of(const eval::TrainedModel& trained,
+                             std::span<const std::int32_t> tokens) {
   nn::Decoder decoder(*trained.model, static_cast<std::int64_t>(tokens.size()));
   std::vector<float> out;
   for (std::size_t i = 0; i < tokens.size(); ++i) {
@@ -39,7 +41,6 @@ std::vector<float> own_logits(const eval::TrainedModel& trained,
   return out;
 }
 
-// Not finite when a logit is not.
 double largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
   GRIST_CHECK(a.size() == b.size(), "{} and {} logits", a.size(), b.size());
   double most = 0;
@@ -50,6 +51,8 @@ double largest_difference(const std::vector<float>& a, const std::vector<float>&
   }
   return most;
 }
+
+namespace {
 
 void round_weights(std::span<const HubTensor> tensors, eval::TrainedModel& trained) {
   std::unordered_set<std::string_view> kept;
@@ -80,13 +83,13 @@ Proof prove(const HubFiles& files, const Json& config, std::span<const HubTensor
   std::vector<std::vector<float>> before;
   if (dtype == DType::bf16) {
     for (int i = 0; i < kTries; ++i)
-      before.push_back(own_logits(trained, fixed_tokens(trained.config.model, i)));
+      before.push_back(logits_of(trained, fixed_tokens(trained.config.model, i)));
     round_weights(tensors, trained);
   }
   for (int attempt = 0; attempt < kTries; ++attempt) {
     proof.ids = fixed_tokens(trained.config.model, attempt);
     const ReferenceLogits reference = reference_logits(files, config, proof.ids);
-    proof.logits = own_logits(trained, proof.ids);
+    proof.logits = logits_of(trained, proof.ids);
     proof.difference = largest_difference(proof.logits, reference.logits);
     proof.smallest_gap = reference.smallest_gap;
     proof.largest_logit =

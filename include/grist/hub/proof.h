@@ -22,6 +22,14 @@ struct Proof {
   bool holds() const;  // false too when a logit is not finite
 };
 
+// What both are run on: the same for the same sizes of vocabulary and positions.
+std::vector<std::int32_t> fixed_tokens(const ModelConfig& model, int attempt);
+// (tokens, vocab_size) of grist's own kernels, one sequence from position 0.
+std::vector<float> logits_of(const eval::TrainedModel& trained,
+                             std::span<const std::int32_t> tokens);
+// Largest |a - b|; not finite when one of them is not.
+double largest_difference(const std::vector<float>& a, const std::vector<float>& b);
+
 // `trained` lies on the CPU in fp32. With bf16 its weights are rounded as the files' are, and stay
 // so. Where two experts are so close that rounding decides between them, other tokens are taken.
 Proof prove(const HubFiles& files, const Json& config, std::span<const HubTensor> tensors,

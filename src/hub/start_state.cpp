@@ -1,0 +1,34 @@
+// The state of a run that has not begun, and of its routers.
+#include "start_state.h"
+
+namespace grist::hub {
+
+Json initial_state(const std::string& tokenizer) {
+  Json counters = Json::object();
+  for (const char* key : {"step", "consumed_samples", "consumed_tokens", "adam_steps", "skipped",
+                          "skipped_in_a_row", "metrics_bytes"})
+    counters.set(key, 0);
+  counters.set("validated_step", -1);
+  Json state = Json::object();
+  state.set("counters", std::move(counters));
+  if (!tokenizer.empty()) state.set("tokenizer", tokenizer);
+  return state;
+}
+
+StartOfRouters::StartOfRouters(const ModelConfig& model) : model_(model) {
+  const auto E = static_cast<std::size_t>(model.moe.num_experts);
+  zeros_.assign(E, 0.0F);
+  even_.assign(E, E == 0 ? 0.0F : 1.0F / static_cast<float>(E));
+}
+
+void StartOfRouters::add(std::vector<TensorSlice>& slices,
+                         const std::function<bool(const std::string& name)>& has) const {
+  const Shape shape = {model_.moe.num_experts};
+  for (std::int64_t i = model_.first_moe_layer(); i < model_.num_hidden_layers; ++i) {
+    const std::string bias = router_bias_name(i);
+    if (!has(bias)) slices.push_back(whole(bias, {zeros_.data(), DType::f32, shape}));
+    slices.push_back(whole("balance.load_fraction." + bias, {even_.data(), DType::f32, shape}));
+  }
+}
+
+}  // namespace grist::hub
