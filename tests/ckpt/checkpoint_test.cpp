@@ -43,6 +43,49 @@ TEST(Checkpoint, StepsAreTheSameBytesEachTime) {
               read_text(temp / "b/step-00000005" / name));
 }
 
+// A state that is never in memory as a whole: the same bytes as from memory.
+TEST(Checkpoint, TensorsMayBeGivenWhileTheyAreWritten) {
+  const TemporaryFolder temp;
+  CheckpointFolder memory(temp / "a", kRun), given(temp / "b", kRun);
+  State state(5);
+  memory.save(request_of(state, 5, 1));
+  SaveRequest request = request_of(state, 5, 1);
+  for (TensorSlice& s : request.shards[0])
+    if (s.name != "ids") s.data = nullptr;
+  request.source = [&](const std::string& name, const auto& append) {
+    const std::span<const std::byte> bytes = state.bytes(name);
+    const std::size_t some = bytes.size() / 3;
+    append(bytes.first(some));
+    append(bytes.subspan(some));
+  };
+
+  given.save(request);
+
+  EXPECT_EQ(loaded_step(given.path()), 5);
+  for (const char* name : {"manifest.json", "shard-00000-of-00001.safetensors"})
+    EXPECT_EQ(read_text(temp / "a/step-00000005" / name),
+              read_text(temp / "b/step-00000005" / name));
+}
+
+TEST(Checkpoint, ASourceThatFailsOrGivesTooLittleLeavesNoStep) {
+  const TemporaryFolder temp;
+  CheckpointFolder folder(temp / "c", kRun);
+  State state(5);
+  SaveRequest request = request_of(state, 5, 1);
+  for (TensorSlice& s : request.shards[0]) s.data = nullptr;
+  EXPECT_EQ(code_of([&] { folder.save(request); }), ExitCode::internal);  // no source either
+  request.source = [](const std::string& name, const auto&) {
+    fail(ExitCode::bad_data, "{}: holds nan", name);
+  };
+  std::string what;
+  EXPECT_EQ(code_of([&] { folder.save(request); }, &what), ExitCode::bad_data);
+  EXPECT_NE(what.find("holds nan"), std::string::npos) << what;
+  request.source = [](const std::string&, const auto&) {};
+  EXPECT_EQ(code_of([&] { folder.save(request); }), ExitCode::internal);
+  EXPECT_TRUE(steps_in(folder.path()).empty());
+  EXPECT_TRUE(fs::is_empty(folder.path()));
+}
+
 class Reshard : public ::testing::TestWithParam<std::tuple<int, int, int>> {};
 
 TEST_P(Reshard, AnyLayoutLoadsAnyOther) {
