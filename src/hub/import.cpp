@@ -2,6 +2,7 @@
 #include "grist/hub/import.h"
 
 #include <algorithm>
+#include <exception>
 #include <unordered_map>
 
 #include "aside_folder.h"
@@ -112,6 +113,23 @@ class CheckpointSource {
 
   void give(const std::string& name,
             const std::function<void(std::span<const std::byte>)>& append) {
+    try {
+      copy(name, append);
+    } catch (...) {
+      failure_ = std::current_exception();
+      throw;
+    }
+  }
+  void finish() { progress_.finish(done_); }
+  // What give() has thrown, in its own words: a save tells of earlier steps, which there are none
+  // of here.
+  void rethrow_failure() const {
+    if (failure_) std::rethrow_exception(failure_);
+  }
+
+ private:
+  void copy(const std::string& name,
+            const std::function<void(std::span<const std::byte>)>& append) {
     if (stop_signal() != 0)
       fail(ExitCode::preempted, "stopped by signal {}; nothing was written", stop_signal());
     const auto at = places_.find(name);
@@ -123,9 +141,7 @@ class CheckpointSource {
     done_ += static_cast<std::uint64_t>(count) * width(t);
     progress_.update(done_);
   }
-  void finish() { progress_.finish(done_); }
 
- private:
   static std::int64_t numel_of(const HubTensor& t, const std::string& part) {
     const auto p =
         std::find_if(t.parts.begin(), t.parts.end(), [&](const Part& x) { return x.name == part; });
@@ -156,6 +172,7 @@ class CheckpointSource {
   std::vector<float> zeros_, even_;
   Progress progress_;
   std::uint64_t done_ = 0;
+  std::exception_ptr failure_;
 };
 
 // ---- tokenizer -------------------------------------------------------------------------------
@@ -252,7 +269,12 @@ Imported import_model(const ImportOptions& options) {
       .shards = {tensors.slices()},
       .texts = std::move(texts),
       .source = [&](const std::string& name, const auto& append) { tensors.give(name, append); }};
-  CheckpointFolder(folder.path() / "checkpoints", new_uuid()).save(request);
+  try {
+    CheckpointFolder(folder.path() / "checkpoints", new_uuid()).save(request);
+  } catch (const Error&) {
+    tensors.rethrow_failure();
+    throw;
+  }
   tensors.finish();
   if (options.prove) out.proof = proof_of(source, options, folder.path());
   write_text_atomically(folder.path() / "config.yaml", yaml);

@@ -118,6 +118,7 @@ TEST(Import, WhatIsWrongWithTheTensorsIsNamedAndNothingIsWritten) {
 
     EXPECT_EQ(r.code, ExitCode::bad_data) << c.what << ": " << r.what;
     EXPECT_SAYS(r, c.says);
+    EXPECT_EQ(r.what.find(temp.path().string()), 0U) << r.what;
     EXPECT_EQ(r.what.find('\n'), std::string::npos) << r.what;
     EXPECT_FALSE(fs::exists(temp / "run")) << c.what;
     EXPECT_FALSE(fs::exists(temp / "run.grist-tmp")) << c.what;
