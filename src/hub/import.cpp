@@ -2,7 +2,6 @@
 #include "grist/hub/import.h"
 
 #include <algorithm>
-#include <exception>
 #include <unordered_map>
 
 #include "aside_folder.h"
@@ -15,6 +14,7 @@
 #include "grist/core/stop.h"
 #include "grist/data/prepare.h"
 #include "import_source.h"
+#include "start_state.h"
 
 namespace grist::hub {
 
@@ -97,7 +97,9 @@ struct Place {
 class CheckpointSource {
  public:
   explicit CheckpointSource(const Source& source)
-      : source_(source), progress_("import", source.files().bytes(), "MB", 1e6) {
+      : source_(source),
+        routers_(source.model().model),
+        progress_("import", source.files().bytes(), "MB", 1e6) {
     for (const HubTensor& t : source.tensors()) {
       std::int64_t at = 0;
       for (const Part& p : t.parts) {
@@ -106,29 +108,12 @@ class CheckpointSource {
         at += p.shape.numel();
       }
     }
-    add_router_state();
+    routers_.add(slices_, [&](const std::string& name) { return places_.contains(name); });
   }
 
   std::vector<TensorSlice> slices() const { return slices_; }
 
   void give(const std::string& name,
-            const std::function<void(std::span<const std::byte>)>& append) {
-    try {
-      copy(name, append);
-    } catch (...) {
-      failure_ = std::current_exception();
-      throw;
-    }
-  }
-  void finish() { progress_.finish(done_); }
-  // What give() has thrown, in its own words: a save tells of earlier steps, which there are none
-  // of here.
-  void rethrow_failure() const {
-    if (failure_) std::rethrow_exception(failure_);
-  }
-
- private:
-  void copy(const std::string& name,
             const std::function<void(std::span<const std::byte>)>& append) {
     if (stop_signal() != 0)
       fail(ExitCode::preempted, "stopped by signal {}; nothing was written", stop_signal());
@@ -141,7 +126,9 @@ class CheckpointSource {
     done_ += static_cast<std::uint64_t>(count) * width(t);
     progress_.update(done_);
   }
+  void finish() { progress_.finish(done_); }
 
+ private:
   static std::int64_t numel_of(const HubTensor& t, const std::string& part) {
     const auto p =
         std::find_if(t.parts.begin(), t.parts.end(), [&](const Part& x) { return x.name == part; });
@@ -151,28 +138,12 @@ class CheckpointSource {
     return source_.files().find(t.name)->type == "F32" ? 4 : 2;
   }
 
-  // What training carries beside weights: biases that are off, and the even load of a start.
-  void add_router_state() {
-    const ModelConfig& c = source_.model().model;
-    const auto E = static_cast<std::size_t>(c.moe.num_experts);
-    zeros_.assign(E, 0.0F);
-    even_.assign(E, E == 0 ? 0.0F : 1.0F / static_cast<float>(E));
-    const Shape shape = {c.moe.num_experts};
-    for (std::int64_t i = c.first_moe_layer(); i < c.num_hidden_layers; ++i) {
-      const std::string bias = router_bias_name(i);
-      if (!places_.contains(bias))
-        slices_.push_back(whole(bias, {zeros_.data(), DType::f32, shape}));
-      slices_.push_back(whole("balance.load_fraction." + bias, {even_.data(), DType::f32, shape}));
-    }
-  }
-
   const Source& source_;
   std::unordered_map<std::string, Place> places_;
   std::vector<TensorSlice> slices_;
-  std::vector<float> zeros_, even_;
+  StartOfRouters routers_;
   Progress progress_;
   std::uint64_t done_ = 0;
-  std::exception_ptr failure_;
 };
 
 // ---- tokenizer -------------------------------------------------------------------------------
@@ -212,15 +183,8 @@ std::vector<TextFile> tokenizer_files(const Source& source, std::string& hash) {
   return out;
 }
 
-Json initial_state(const Source& source, const std::string& tokenizer) {
-  Json state = Json::object();
-  Json counters = Json::object();
-  for (const char* key : {"step", "consumed_samples", "consumed_tokens", "adam_steps", "skipped",
-                          "skipped_in_a_row", "metrics_bytes"})
-    counters.set(key, 0);
-  counters.set("validated_step", -1);
-  state.set("counters", std::move(counters));
-  if (!tokenizer.empty()) state.set("tokenizer", tokenizer);
+Json state_of(const Source& source, const std::string& tokenizer) {
+  Json state = initial_state(tokenizer);
   Json from = Json::object();
   from.set("path", fs::absolute(source.files().folder()).lexically_normal().string());
   from.set("model_type", word(source.model().family));
@@ -260,21 +224,12 @@ Imported import_model(const ImportOptions& options) {
   texts.push_back({"config.yaml", yaml});
   AsideFolder folder(options.output);
   CheckpointSource tensors(source);
-  Json layout = Json::object();
-  layout.set("world", 1);
-  const SaveRequest request{
-      .step = 0,
-      .layout = std::move(layout),
-      .state = initial_state(source, hash),
-      .shards = {tensors.slices()},
-      .texts = std::move(texts),
-      .source = [&](const std::string& name, const auto& append) { tensors.give(name, append); }};
-  try {
-    CheckpointFolder(folder.path() / "checkpoints", new_uuid()).save(request);
-  } catch (const Error&) {
-    tensors.rethrow_failure();
-    throw;
-  }
+  save_first_step(folder.path(), {.state = state_of(source, hash),
+                                  .slices = tensors.slices(),
+                                  .texts = std::move(texts),
+                                  .source = [&](const std::string& name, const auto& append) {
+                                    tensors.give(name, append);
+                                  }});
   tensors.finish();
   if (options.prove) out.proof = proof_of(source, options, folder.path());
   write_text_atomically(folder.path() / "config.yaml", yaml);

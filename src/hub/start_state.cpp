@@ -1,6 +1,10 @@
 // The state of a run that has not begun, and of its routers.
 #include "start_state.h"
 
+#include <exception>
+
+#include "grist/core/error.h"
+
 namespace grist::hub {
 
 Json initial_state(const std::string& tokenizer) {
@@ -13,6 +17,31 @@ Json initial_state(const std::string& tokenizer) {
   state.set("counters", std::move(counters));
   if (!tokenizer.empty()) state.set("tokenizer", tokenizer);
   return state;
+}
+
+void save_first_step(const std::filesystem::path& run, FirstStep step) {
+  std::exception_ptr failure;
+  Json layout = Json::object();
+  layout.set("world", 1);
+  const SaveRequest request{.step = 0,
+                            .layout = std::move(layout),
+                            .state = std::move(step.state),
+                            .shards = {std::move(step.slices)},
+                            .texts = std::move(step.texts),
+                            .source = [&](const std::string& name, const auto& append) {
+                              try {
+                                step.source(name, append);
+                              } catch (...) {
+                                failure = std::current_exception();
+                                throw;
+                              }
+                            }};
+  try {
+    CheckpointFolder(run / "checkpoints", new_uuid()).save(request);
+  } catch (const Error&) {
+    if (failure) std::rethrow_exception(failure);
+    throw;
+  }
 }
 
 StartOfRouters::StartOfRouters(const ModelConfig& model) : model_(model) {

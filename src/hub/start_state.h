@@ -1,5 +1,6 @@
 #pragma once
 // What a checkpoint at step 0 carries beside weights.
+#include <filesystem>
 #include <functional>
 #include <string>
 #include <vector>
@@ -12,6 +13,16 @@ namespace grist::hub {
 
 // Counters of a run that has not begun. `tokenizer`: its hash; empty: none.
 Json initial_state(const std::string& tokenizer);
+
+// Writes step 0 of a run folder. What `source` (SaveRequest's) throws comes out in its own words: a
+// save tells of earlier steps, which there are none of.
+struct FirstStep {
+  Json state = Json::object();
+  std::vector<TensorSlice> slices{};
+  std::vector<TextFile> texts{};
+  decltype(SaveRequest::source) source{};
+};
+void save_first_step(const std::filesystem::path& run, FirstStep step);
 
 // Selection biases that are off and the even load of a start. Must outlive the slices.
 class StartOfRouters {

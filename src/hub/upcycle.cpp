@@ -247,8 +247,6 @@ Upcycled upcycle_step(const CheckpointReader& step, const UpcycleOptions& option
                .exact = always_sums_to_the_same(model.moe.router)};
   AsideFolder folder(options.output);
   Source source(step, dense.model, model, options, static_cast<std::uint64_t>(loaded.config.seed));
-  Json layout = Json::object();
-  layout.set("world", 1);
   const Json* tokenizer = step.state().find("tokenizer");
   Json state = initial_state(tokenizer == nullptr ? "" : tokenizer->as_string());
   Json from = Json::object();
@@ -258,14 +256,12 @@ Upcycled upcycle_step(const CheckpointReader& step, const UpcycleOptions& option
   std::vector<TextFile> texts = {{"config.yaml", yaml}};
   for (const char* name : {"tokenizer.json", "tokenizer_config.json"})
     if (step.has_text(name)) texts.push_back({name, step.text(name)});
-  const SaveRequest request{
-      .step = 0,
-      .layout = std::move(layout),
-      .state = std::move(state),
-      .shards = {source.slices()},
-      .texts = std::move(texts),
-      .source = [&](const std::string& name, const auto& append) { source.give(name, append); }};
-  CheckpointFolder(folder.path() / "checkpoints", new_uuid()).save(request);
+  save_first_step(folder.path(), {.state = std::move(state),
+                                  .slices = source.slices(),
+                                  .texts = std::move(texts),
+                                  .source = [&](const std::string& name, const auto& append) {
+                                    source.give(name, append);
+                                  }});
   source.finish();
   if (options.prove) compare(out, step.path(), folder.path(), options.threads);
   write_text_atomically(folder.path() / "config.yaml", yaml);

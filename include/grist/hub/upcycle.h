@@ -11,14 +11,14 @@
 namespace grist::hub {
 
 struct UpcycleOptions {
-  std::filesystem::path checkpoint;   // of a dense model: a step folder, checkpoints or run folder
-  std::filesystem::path output;       // the run folder; must not exist
-  std::int64_t granularity = 8;       // shards of an FFN
-  std::int64_t expansion_rate = 8;    // copies of each
-  std::int64_t flops_multiplier = 1;  // copies of each that a token goes to
-  std::vector<std::string> sets{};    // more of the new model's configuration: "key=value"
-  bool prove = true;                  // needs the memory of both models
-  int threads = 0;                    // of the proof; 0: one per core
+  std::filesystem::path checkpoint{};  // of a dense model: a step folder, checkpoints or run folder
+  std::filesystem::path output{};      // the run folder; must not exist
+  std::int64_t granularity = 8;        // shards of an FFN
+  std::int64_t expansion_rate = 8;     // copies of each
+  std::int64_t flops_multiplier = 1;   // copies of each that a token goes to
+  std::vector<std::string> sets{};     // more of the new model's configuration: "key=value"
+  bool prove = true;                   // needs the memory of both models
+  int threads = 0;                     // of the proof; 0: one per core
 };
 
 struct Upcycled {
