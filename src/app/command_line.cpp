@@ -105,6 +105,17 @@ void add_tokenizer(CLI::App& app, Invocation& chosen, TokenizerCommands& a) {
   decode->callback([&] { chosen = a.decode; });
 }
 
+template <class Arguments> void add_device(CLI::App* c, Arguments& a) {
+  std::vector<std::string> devices;
+  for (const WantedDevice d : all_words<WantedDevice>()) devices.emplace_back(word(d));
+  c->add_option("--device", a.device,
+                "Where to compute; by default what the run's configuration says")
+      ->check(CLI::IsMember(devices));
+  c->add_option("--threads", a.threads, "0: one per core")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+}
+
 void add_generate(CLI::App& app, Invocation& chosen, GenerateArguments& a) {
   CLI::App* c = app.add_subcommand("generate", "Continue a prompt with a trained model");
   add_path(c, "checkpoint", a.checkpoint, "A step folder, or a run folder (its newest good step)")
@@ -119,15 +130,53 @@ void add_generate(CLI::App& app, Invocation& chosen, GenerateArguments& a) {
   c->add_option("--top-p", a.top_p, "Only the most likely tokens that together reach p")
       ->capture_default_str();
   c->add_option("--seed", a.seed)->capture_default_str();
-  std::vector<std::string> devices;
-  for (const WantedDevice d : all_words<WantedDevice>()) devices.emplace_back(word(d));
-  c->add_option("--device", a.device,
-                "Where to compute; by default what the run's configuration says")
-      ->check(CLI::IsMember(devices));
-  c->add_option("--threads", a.threads, "0: one per core")
-      ->check(CLI::Range(0, 4096))
-      ->capture_default_str();
+  add_device(c, a);
   c->callback([&] { chosen = a; });
+}
+
+struct EvalCommands {
+  EvalArguments benchmarks;
+  EvalCompareArguments compare;
+};
+
+void add_eval(CLI::App& app, Invocation& chosen, EvalCommands& commands) {
+  CLI::App* c = app.add_subcommand(
+      "eval", "Benchmarks of a trained model, as lm-evaluation-harness asks them");
+  EvalArguments& a = commands.benchmarks;
+  CLI::Option* checkpoint = add_path(c, "checkpoint", a.checkpoint,
+                                     "A step folder, or a run folder (its newest good step)");
+  c->add_option("--tasks", a.tasks, "all, or names with commas between: arc_easy,hellaswag")
+      ->capture_default_str();
+  CLI::Option* data =
+      add_path(c, "--data", a.data, "Folder of the tasks' JSONL files (docs/evaluation.md)");
+  c->add_option("--num-fewshot", a.num_fewshot, "Answered examples in front of each question")
+      ->check(CLI::Range(0, 1000))
+      ->capture_default_str();
+  c->add_option("--limit", a.limit, "Only the first questions of each task; 0: all")
+      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 40))
+      ->capture_default_str();
+  c->add_flag("--cloze", a.cloze,
+              "Score the answers' words also where the harness scores their letters");
+  c->add_flag("--bos", a.bos, "Put the tokenizer's bos_token in front of every text");
+  add_path(c, "--output", a.output, "Write the results there (JSON, the harness's layout)");
+  add_path(c, "--samples", a.samples, "Write every question with its scores there (JSONL)");
+  c->add_option("--batch-tokens", a.batch_tokens, "Tokens computed at a time")
+      ->check(CLI::Range(1, 1 << 24))
+      ->capture_default_str();
+  add_device(c, a);
+  CLI::App* compare = c->add_subcommand(
+      "compare", "Two files of --samples: differences and their paired standard errors");
+  add_path(compare, "A", commands.compare.first, "Samples of one model")->required();
+  add_path(compare, "B", commands.compare.second, "Samples of another, same questions")->required();
+  c->callback([&, compare, checkpoint, data] {
+    if (compare->parsed()) {
+      chosen = commands.compare;
+      return;
+    }
+    for (const CLI::Option* needed : {checkpoint, data})
+      if (needed->count() == 0) throw CLI::RequiredError(needed->get_name());
+    chosen = commands.benchmarks;
+  });
 }
 
 struct VerifyCommands {
@@ -190,6 +239,7 @@ Invocation parse_command_line(int argc, const char* const* argv) {
   PrepareArguments prepare;
   TokenizerCommands tokenizer;
   GenerateArguments generate;
+  EvalCommands eval;
   CheckpointCommands checkpoint;
   VerifyCommands verify;
   CLI::App app("grist pretrains fine-grained Mixture-of-Experts language models", "grist");
@@ -200,6 +250,7 @@ Invocation parse_command_line(int argc, const char* const* argv) {
   add_prepare(app, chosen, prepare);
   add_train(app, chosen, train);
   add_generate(app, chosen, generate);
+  add_eval(app, chosen, eval);
   add_checkpoint(app, chosen, checkpoint);
   add_verify(app, chosen, verify);
   try {

@@ -78,6 +78,25 @@ struct GenerateArguments {
   std::int64_t threads = 0;
 };
 
+struct EvalArguments {
+  std::string checkpoint;
+  std::string tasks = "all";
+  std::string data;
+  std::string output;
+  std::string samples;
+  std::int64_t num_fewshot = 0;
+  std::int64_t limit = 0;
+  std::int64_t batch_tokens = 2048;
+  bool cloze = false;
+  bool bos = false;
+  std::string device{};
+  std::int64_t threads = 0;
+};
+
+struct EvalCompareArguments {
+  std::string first, second;
+};
+
 struct CheckpointLsArguments {
   std::string path;
 };
@@ -86,10 +105,11 @@ struct CheckpointVerifyArguments {
   std::string path;
 };
 
-using Invocation = std::variant<Exit, TrainArguments, PrepareArguments, TokenizerTrainArguments,
-                                TokenizerEncodeArguments, TokenizerDecodeArguments,
-                                GenerateArguments, CheckpointLsArguments, CheckpointVerifyArguments,
-                                VerifyParallelArguments, VerifyResumeArguments>;
+using Invocation =
+    std::variant<Exit, TrainArguments, PrepareArguments, TokenizerTrainArguments,
+                 TokenizerEncodeArguments, TokenizerDecodeArguments, GenerateArguments,
+                 CheckpointLsArguments, CheckpointVerifyArguments, VerifyParallelArguments,
+                 VerifyResumeArguments, EvalArguments, EvalCompareArguments>;
 
 Invocation parse_command_line(int argc, const char* const* argv);
 
@@ -100,6 +120,8 @@ ExitCode run(const TokenizerTrainArguments& a);
 ExitCode run(const TokenizerEncodeArguments& a);
 ExitCode run(const TokenizerDecodeArguments& a);
 ExitCode run(const GenerateArguments& a);
+ExitCode run(const EvalArguments& a);
+ExitCode run(const EvalCompareArguments& a);
 ExitCode run(const CheckpointLsArguments& a);
 ExitCode run(const CheckpointVerifyArguments& a);
 ExitCode run(const VerifyParallelArguments& a);
