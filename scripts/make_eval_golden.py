@@ -24,12 +24,13 @@ import lm_eval  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 import xxhash  # noqa: E402
+from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.models.huggingface import HFLM  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # noqa: E402
 
 import golden_models  # noqa: E402
-from make_eval_rows import FILES, SUBJECTS, all_rows  # noqa: E402
+from make_eval_rows import FILES, SUBJECTS, all_rows, all_texts  # noqa: E402
 
 OUTPUT = python_environment.ROOT / "tests" / "golden" / "eval"
 VOCABULARY, POSITIONS = 384, 192
@@ -136,11 +137,19 @@ def golden_of(results):
     return {"samples": tasks, **{key: results[key] for key in keep}}
 
 
-def run(tokenizer, seed):
+def rolling(lm, texts):
+    """The harness's log-likelihood of whole texts."""
+    return [round(v, 5) for v in lm.loglikelihood_rolling(
+        [Instance(request_type="loglikelihood_rolling", doc={}, arguments=(t,), idx=i)
+         for i, t in enumerate(texts)])]
+
+
+def run(tokenizer, texts, seed):
     model, config, gap = make_model(seed)
     golden = {"versions": {"lm_eval": lm_eval.__version__, "torch": torch.__version__,
                            "transformers": transformers.__version__},
-              "seed": seed, "config": config}
+              "seed": seed, "config": config,
+              "rolling": rolling(HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8), texts)}
     for shots in SHOTS:
         results = lm_eval.simple_evaluate(
             model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8), tasks=TASKS,
@@ -160,8 +169,10 @@ def main():
     write_rows(rows)
     tokenizer = make_tokenizer(rows)
     datasets.load_dataset = local_dataset(rows)
+    texts = all_texts(random.Random(11))
+    (OUTPUT / "texts.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
     for seed in itertools.count(6):
-        golden = run(tokenizer, seed)
+        golden = run(tokenizer, texts, seed)
         print(f"seed {seed}: closest routing decision {golden['gap']:.1e}")
         if golden["gap"] > MIN_GAP:
             break

@@ -155,3 +155,10 @@ def all_rows(draw):
         pool[1], pool[5] = dict(asked[0]), dict(asked[3])
         pool[2] = pool[6] = pool[7] = dict(asked[3])
     return rows
+
+
+def all_texts(draw):
+    """Documents: one character, other scripts, a special token, longer than the model."""
+    writer = Writer(draw)
+    return ["x", "東京 naïve\n\nΣωκράτης", "one<|endoftext|>two", "  ",
+            *(" ".join(writer.sentence() for _ in range(n)) for n in (1, 3, 9, 10, 17, 40))]

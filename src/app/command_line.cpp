@@ -149,6 +149,17 @@ void add_eval(CLI::App& app, Invocation& chosen, EvalCommands& commands) {
       ->capture_default_str();
   CLI::Option* data =
       add_path(c, "--data", a.data, "Folder of the tasks' JSONL files (docs/evaluation.md)");
+  CLI::Option* texts =
+      add_path(c, "--text", a.texts,
+               "Text to predict, as `prepare --input` takes it, each a source of its own: "
+               "perplexity and bits per byte; without --data no benchmark is asked")
+          ->take_all()
+          ->allow_extra_args(false);
+  c->add_option("--text-key", a.text_key, "Key of the text in a JSON line of --text")
+      ->capture_default_str();
+  c->add_option("--on-bad-line", a.on_bad_line,
+                "Of --text. refuse: stop and name the bad lines; skip: count, name and pass over")
+      ->capture_default_str();
   c->add_option("--num-fewshot", a.num_fewshot, "Answered examples in front of each question")
       ->check(CLI::Range(0, 1000))
       ->capture_default_str();
@@ -168,13 +179,17 @@ void add_eval(CLI::App& app, Invocation& chosen, EvalCommands& commands) {
       "compare", "Two files of --samples: differences and their paired standard errors");
   add_path(compare, "A", commands.compare.first, "Samples of one model")->required();
   add_path(compare, "B", commands.compare.second, "Samples of another, same questions")->required();
-  c->callback([&, compare, checkpoint, data] {
+  for (const char* of_benchmarks :
+       {"--tasks", "--num-fewshot", "--limit", "--cloze", "--bos", "--samples"})
+    c->get_option(of_benchmarks)->needs(data);
+  for (const char* of_text : {"--text-key", "--on-bad-line"}) c->get_option(of_text)->needs(texts);
+  c->callback([&, compare, checkpoint, data, texts] {
     if (compare->parsed()) {
       chosen = commands.compare;
       return;
     }
-    for (const CLI::Option* needed : {checkpoint, data})
-      if (needed->count() == 0) throw CLI::RequiredError(needed->get_name());
+    if (checkpoint->count() == 0) throw CLI::RequiredError(checkpoint->get_name());
+    if (data->count() + texts->count() == 0) throw CLI::RequiredError("--data or --text");
     chosen = commands.benchmarks;
   });
 }

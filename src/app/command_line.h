@@ -84,6 +84,9 @@ struct EvalArguments {
   std::string data;
   std::string output;
   std::string samples;
+  std::vector<std::string> texts;
+  std::string text_key = "text";
+  std::string on_bad_line = "refuse";
   std::int64_t num_fewshot = 0;
   std::int64_t limit = 0;
   std::int64_t batch_tokens = 2048;

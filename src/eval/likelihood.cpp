@@ -87,12 +87,45 @@ void check_text(const ScoredText& t, std::int64_t room, const std::string& where
 
 }  // namespace
 
-Likelihoods score_requests(const TrainedModel& trained, const std::vector<Request>& requests,
-                           const LikelihoodOptions& options, const std::string& label,
-                           const std::function<std::string(std::size_t)>& where) {
+void want_tokenizer(const TrainedModel& trained) {
   if (!trained.tokenizer)
     fail(ExitCode::not_found, "{}: the run had no tokenizer (data.tokenizer), so it reads no text",
          trained.checkpoint.string());
+}
+
+TextScores score_texts(const TrainedModel& trained, const std::vector<ScoredText>& texts,
+                       std::int64_t batch_tokens,
+                       const std::function<std::string(std::size_t)>& where,
+                       const std::function<void(std::size_t)>& done) {
+  const std::vector<std::size_t> order = tree_order(texts);
+  const nn::Scorer scorer(*trained.model);
+  TextScores out;
+  out.values.resize(texts.size());
+  for (std::size_t next = 0; next < order.size();) {
+    if (stop_signal() != 0) fail(ExitCode::preempted, "stopped by signal {}", stop_signal());
+    const PrefixTree tree = next_tree(texts, order, next, batch_tokens);
+    out.computed += tree.tokens;
+    const std::vector<float> losses = scorer.score(trained.context(), tree.pieces, tree.queries);
+    for (std::size_t at = 0; at < losses.size(); ++next) {
+      const ScoredText& t = texts[order[next]];
+      double sum = 0;
+      for (std::int64_t i = 0; i < t.scored; ++i) sum -= static_cast<double>(losses[at++]);
+      if (!std::isfinite(sum))
+        fail(ExitCode::numeric,
+             "{}: a log-likelihood is {}: the model's outputs are not finite; use an earlier "
+             "checkpoint",
+             where(order[next]), sum);
+      out.values[order[next]] = sum;
+    }
+    if (done) done(next);
+  }
+  return out;
+}
+
+Likelihoods score_requests(const TrainedModel& trained, const std::vector<Request>& requests,
+                           const LikelihoodOptions& options, const std::string& label,
+                           const std::function<std::string(std::size_t)>& where) {
+  want_tokenizer(trained);
   if (options.bos && !trained.tokenizer->bos_id())
     fail(ExitCode::usage, "--bos: the tokenizer has no bos_token");
   std::vector<ScoredText> texts = encode_all(trained, requests, options.bos);
@@ -105,30 +138,12 @@ Likelihoods score_requests(const TrainedModel& trained, const std::vector<Reques
     if (std::ssize(tokens) > room + 1) tokens.erase(tokens.begin(), tokens.end() - (room + 1));
     out.tokens += std::ssize(tokens) - 1;
   }
-  const std::vector<std::size_t> order = tree_order(texts);
-  const nn::Scorer scorer(*trained.model);
   Progress progress(label, texts.size(), "requests");
-  out.values.resize(texts.size());
-  for (std::size_t done = 0; done < order.size();) {
-    if (stop_signal() != 0) fail(ExitCode::preempted, "stopped by signal {}", stop_signal());
-    const PrefixTree tree = next_tree(texts, order, done, options.batch_tokens);
-    out.computed += tree.tokens;
-    const std::vector<float> losses = scorer.score(trained.context(), tree.pieces, tree.queries);
-    std::size_t at = 0;
-    for (; at < losses.size(); ++done) {
-      const ScoredText& t = texts[order[done]];
-      double sum = 0;
-      for (std::int64_t i = 0; i < t.scored; ++i) sum -= static_cast<double>(losses[at++]);
-      if (!std::isfinite(sum))
-        fail(ExitCode::numeric,
-             "{}: a log-likelihood is {}: the model's outputs are not finite; use an earlier "
-             "checkpoint",
-             where(order[done]), sum);
-      out.values[order[done]] = sum;
-    }
-    progress.update(done);
-  }
+  TextScores scores = score_texts(trained, texts, options.batch_tokens, where,
+                                  [&](std::size_t done) { progress.update(done); });
   progress.finish(texts.size());
+  out.values = std::move(scores.values);
+  out.computed = scores.computed;
   return out;
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "grist/eval/trained_model.h"
+#include "prefix_tree.h"
 
 namespace grist::eval {
 
@@ -27,6 +28,22 @@ struct Likelihoods {
   std::int64_t computed = 0;     // that went through the model
   std::int64_t truncated = 0;    // requests that lost their beginning
 };
+
+struct TextScores {
+  std::vector<double> values{};  // nats, of each text's scored tokens
+  std::int64_t computed = 0;     // tokens that went through the model
+};
+
+// Error{not_found} without one.
+void want_tokenizer(const TrainedModel& trained);
+
+// Texts of at most max_position_embeddings + 1 tokens. `where(i)` names text i in Error{numeric},
+// for a result that is not finite; `done(n)`, where not empty, hears of progress. Error{preempted}
+// by a signal.
+TextScores score_texts(const TrainedModel& trained, const std::vector<ScoredText>& texts,
+                       std::int64_t batch_tokens,
+                       const std::function<std::string(std::size_t)>& where,
+                       const std::function<void(std::size_t)>& done);
 
 // `where(i)` names request i in errors: Error{bad_data} when the tokenizer leaves nothing to score
 // or more than the model's positions, Error{numeric} for a result that is not finite.

@@ -45,7 +45,32 @@ TEST_F(Eval, ComparesItsOwnSamples) {
   EXPECT_NE(same.out.find("+0.0000   0.0000       3"), std::string::npos) << same;
 }
 
+TEST_F(Eval, TellsHowWellTextIsPredicted) {
+  const Outcome o = world().run({"eval", "evaluated", "--text", "validation.jsonl", "--text",
+                                 "train.jsonl", "--output", "text.json"});
+
+  ASSERT_EQ(o.code, 0) << o;
+  EXPECT_NE(o.out.find("bits/byte"), std::string::npos) << o;
+  EXPECT_NE(o.out.find("\nall "), std::string::npos) << o;
+  const Json text = Json::parse(read_text(world() / "text.json"), "text.json").at("text");
+  EXPECT_EQ(text.at("validation.jsonl").at("documents").as_int(), 8);
+  EXPECT_GT(text.at("train.jsonl").at("bits_per_byte").as_double(), 0.5);
+}
+
 TEST_F(Eval, RefusesInOneLine) {
+  test::expect_refusal(world().run({"eval", "evaluated", "--text", "none.txt"}), 66, {"none.txt"});
+  test::expect_refusal(
+      world().run({"eval", "evaluated", "--text", "train.jsonl", "--samples", "s.jsonl"}), 64,
+      {"--samples", "--data"});
+  const Outcome key =
+      world().run({"eval", "evaluated", "--text", "train.jsonl", "--text-key", "body"});
+  EXPECT_EQ(key.code, 65) << key;
+  EXPECT_NE(key.err.find("60 bad lines"), std::string::npos) << key;
+  const Outcome skipped = world().run({"eval", "evaluated", "--text", "train.jsonl", "--text-key",
+                                       "body", "--on-bad-line", "skip"});
+  EXPECT_EQ(skipped.code, 65) << skipped;
+  EXPECT_NE(skipped.err.find("no text to predict"), std::string::npos) << skipped;
+
   test::expect_refusal(world().run({"eval", "--data", kQuestions}), 64, {"checkpoint"});
   test::expect_refusal(world().run({"eval", "evaluated"}), 64, {"--data"});
   test::expect_refusal(eval({"--tasks", "boolq"}), 64, {"boolq", "arc_easy"});
