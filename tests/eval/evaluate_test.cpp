@@ -199,6 +199,85 @@ TEST(Requests, BlanksBehindTheContextBelongToTheAnswer) {
   EXPECT_TRUE(std::isfinite(s[4]));
 }
 
+// The golden tokenizer with something changed, for the same model.
+TrainedModel with_tokenizer(const std::function<void(Json&)>& change) {
+  Json json = Json::parse(read_text(test::golden_folder() / "tokenizer.json"), "tokenizer.json");
+  change(json);
+  TrainedModel out = test::golden_model();
+  out.tokenizer = Tokenizer::parse(json.dump(), "changed");
+  return out;
+}
+
+// Merges across spaces (superword BPE): "~ ^" is one token, "~ !" begins with "~ ".
+void merge_across_spaces(Json& json) {
+  Json pre = json.at("pre_tokenizer");
+  pre.set("use_regex", false);
+  json.set("pre_tokenizer", pre);
+  Json model = json.at("model"), vocab = Json::object(), merges = model.at("merges");
+  for (const auto& [token, id] : model.at("vocab").as_object())
+    if (id.as_int() < 382) vocab.set(token, id);
+  vocab.set("~\u0120", 382);
+  vocab.set("~\u0120^", 383);
+  merges.as_array().resize(merges.as_array().size() - 2);
+  for (const auto& [left, right] : {std::pair{"~", "\u0120"}, {"~\u0120", "^"}}) {
+    Json pair = Json::array();
+    pair.push_back(left);
+    pair.push_back(right);
+    merges.push_back(pair);
+  }
+  model.set("vocab", vocab);
+  model.set("merges", merges);
+  json.set("model", model);
+}
+
+TEST(Requests, TokensOfTheAnswerThatJoinTheContextAreNotScored) {
+  const TrainedModel across = with_tokenizer(merge_across_spaces);
+  const auto here = [](std::size_t) { return "here"; };
+  const auto score = [&](std::string_view context, std::string_view continuation) {
+    return score_requests(across, {{context, continuation}}, {}, "test", here).values[0];
+  };
+
+  const std::int32_t mark = across.tokenizer->token_id("!").value();
+  // "~ " and "!": the blank of the answer went into a token that is the context's.
+  EXPECT_EQ(score("~", " !"), score_texts(across, {{{382, mark}, 1}}, 64, here, {}).values[0]);
+  expect_error(ExitCode::bad_data, {"here", "no token of the answer"}, [&] { score("~", " ^"); });
+}
+
+TEST(Requests, WhatAPostProcessorAddsIsLeftOut) {
+  const auto score = [](const TrainedModel& model) {
+    return score_requests(model, {{"the blue gate", " is here"}}, {}, "test",
+                          [](std::size_t) { return "here"; })
+        .values[0];
+  };
+  const TrainedModel ends_texts = with_tokenizer([](Json& json) {
+    json.set("post_processor",
+             Json::parse(R"({"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A",
+                          "type_id": 0}}, {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}],
+                          "pair": [], "special_tokens": {"<|endoftext|>": {"id":
+                          "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}}})",
+                         "post_processor"));
+  });
+
+  EXPECT_EQ(score(ends_texts), score(trained()));
+}
+
+TEST(Requests, ABosTokenStandsInFrontWhenAsked) {
+  const test::TemporaryFolder folder;
+  folder.write("tokenizer.json", read_text(test::golden_folder() / "tokenizer.json"));
+  folder.write("tokenizer_config.json", "{\"bos_token\": \"<|endoftext|>\"}");
+  TrainedModel model = test::golden_model();
+  model.tokenizer = Tokenizer::load(folder.path());
+  const auto score = [&](std::string_view context, bool bos) {
+    return score_requests(model, {{context, " is here"}}, {.bos = bos}, "test",
+                          [](std::size_t) { return "here"; })
+        .values[0];
+  };
+
+  EXPECT_EQ(score("the gate", true), score("<|endoftext|>the gate", false));
+  EXPECT_EQ(score("<|endoftext|>the gate", true), score("<|endoftext|>the gate", false));
+  EXPECT_NE(score("the gate", true), score("the gate", false));
+}
+
 TEST(Requests, TextsThatBeginAlikeScoreAsAlone) {
   std::vector<std::string> contexts, answers;
   const Random random(4, "requests");
@@ -265,6 +344,32 @@ TEST(Compare, ReadsTheSamplesThatEvalWrites) {
   const std::string table = compare_samples(a, a);
   EXPECT_NE(table.find("acc_norm"), std::string::npos);
   EXPECT_NE(table.find("+0.0000   0.0000       4"), std::string::npos) << table;
+}
+
+TEST(Compare, AnyBytesAreReadOrRefused) {
+  const test::TemporaryFolder folder;
+  const std::string good = samples_jsonl(evaluated({.tasks = "piqa", .limit = 3}));
+  const auto a = folder.write("a", good);
+  const Random random(12, "samples");
+  std::uint64_t at = 0;
+  int refused = 0;
+  for (int i = 0; i < test::scaled(400); ++i) {
+    std::string text = good;
+    const std::size_t place = random.below(at++, text.size());
+    switch (random.below(at++, 3)) {
+      case 0: text[place] = static_cast<char>(random.below(at++, 256)); break;
+      case 1: text.erase(place, random.below(at++, 20) + 1); break;
+      default: text.resize(place); break;
+    }
+    const auto b = folder.write("b", text);
+    try {
+      compare_samples(a, b);
+    } catch (const Error& e) {
+      ASSERT_EQ(e.code(), ExitCode::bad_data) << e.what();
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, 10);
 }
 
 // ---- rows from strangers -----------------------------------------------------------------------
