@@ -46,7 +46,8 @@ TEST(PythonText, CapitalizeLowersAllButTheFirst) {
 
 TEST(PythonText, CapitalizeIsCPythonsForEveryCharacter) {
   Hasher all;
-  for (char32_t c = 0; c < 0x110000; ++c) {
+  const char32_t end = test::kSanitized ? 0x3000 : 0x110000;
+  for (char32_t c = 0; c < end; ++c) {
     if (c >= 0xD800 && c < 0xE000) continue;
     std::string text;
     for (const char32_t part : {c, char32_t{U'a'}, c, char32_t{U'Σ'}, c})
@@ -54,7 +55,7 @@ TEST(PythonText, CapitalizeIsCPythonsForEveryCharacter) {
     const std::string out = capitalize(text);
     all.update(out.data(), out.size());
   }
-  EXPECT_EQ(hash_hex(all.digest()), "4b918aa8e98bef57");
+  EXPECT_EQ(hash_hex(all.digest()), test::kSanitized ? "14dc14c25261f63f" : "4b918aa8e98bef57");
 }
 
 TEST(PythonText, StripsWhatUnicodeCallsSpace) {
