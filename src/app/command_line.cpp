@@ -140,6 +140,17 @@ void add_tokens(CLI::App& app, Invocation& chosen, TokensCommands& a) {
   split->callback([&] { chosen = a.split; });
 }
 
+template <class Arguments> void add_device(CLI::App* c, Arguments& a) {
+  std::vector<std::string> devices;
+  for (const WantedDevice d : all_words<WantedDevice>()) devices.emplace_back(word(d));
+  c->add_option("--device", a.device,
+                "Where to compute; by default what the run's configuration says")
+      ->check(CLI::IsMember(devices));
+  c->add_option("--threads", a.threads, "0: one per core")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+}
+
 void add_generate(CLI::App& app, Invocation& chosen, GenerateArguments& a) {
   CLI::App* c = app.add_subcommand("generate", "Continue a prompt with a trained model");
   add_path(c, "checkpoint", a.checkpoint, "A step folder, or a run folder (its newest good step)")
@@ -154,14 +165,7 @@ void add_generate(CLI::App& app, Invocation& chosen, GenerateArguments& a) {
   c->add_option("--top-p", a.top_p, "Only the most likely tokens that together reach p")
       ->capture_default_str();
   c->add_option("--seed", a.seed)->capture_default_str();
-  std::vector<std::string> devices;
-  for (const WantedDevice d : all_words<WantedDevice>()) devices.emplace_back(word(d));
-  c->add_option("--device", a.device,
-                "Where to compute; by default what the run's configuration says")
-      ->check(CLI::IsMember(devices));
-  c->add_option("--threads", a.threads, "0: one per core")
-      ->check(CLI::Range(0, 4096))
-      ->capture_default_str();
+  add_device(c, a);
   c->callback([&] { chosen = a; });
 }
 
@@ -225,6 +229,66 @@ void add_upcycle(CLI::App& app, Invocation& chosen, UpcycleArguments& a) {
       ->allow_extra_args(false);
   add_proof_options(c, a);
   c->callback([&] { chosen = a; });
+}
+
+struct EvalCommands {
+  EvalArguments benchmarks;
+  EvalCompareArguments compare;
+};
+
+void add_eval(CLI::App& app, Invocation& chosen, EvalCommands& commands) {
+  CLI::App* c = app.add_subcommand(
+      "eval", "Benchmarks of a trained model, as lm-evaluation-harness asks them");
+  EvalArguments& a = commands.benchmarks;
+  CLI::Option* checkpoint = add_path(c, "checkpoint", a.checkpoint,
+                                     "A step folder, or a run folder (its newest good step)");
+  c->add_option("--tasks", a.tasks, "all, or names with commas between: arc_easy,hellaswag")
+      ->capture_default_str();
+  CLI::Option* data =
+      add_path(c, "--data", a.data, "Folder of the tasks' JSONL files (docs/evaluation.md)");
+  CLI::Option* texts =
+      add_path(c, "--text", a.texts,
+               "Text to predict, as `prepare --input` takes it, each a source of its own: "
+               "perplexity and bits per byte; without --data no benchmark is asked")
+          ->take_all()
+          ->allow_extra_args(false);
+  c->add_option("--text-key", a.text_key, "Key of the text in a JSON line of --text")
+      ->capture_default_str();
+  c->add_option("--on-bad-line", a.on_bad_line,
+                "Of --text. refuse: stop and name the bad lines; skip: count, name and pass over")
+      ->capture_default_str();
+  c->add_option("--num-fewshot", a.num_fewshot, "Answered examples in front of each question")
+      ->check(CLI::Range(0, 1000))
+      ->capture_default_str();
+  c->add_option("--limit", a.limit, "Only the first questions of each task; 0: all")
+      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 40))
+      ->capture_default_str();
+  c->add_flag("--cloze", a.cloze,
+              "Score the answers' words also where the harness scores their letters");
+  c->add_flag("--bos", a.bos, "Put the tokenizer's bos_token in front of every text");
+  add_path(c, "--output", a.output, "Write the results there (JSON, the harness's layout)");
+  add_path(c, "--samples", a.samples, "Write every question with its scores there (JSONL)");
+  c->add_option("--batch-tokens", a.batch_tokens, "Tokens computed at a time")
+      ->check(CLI::Range(1, 1 << 24))
+      ->capture_default_str();
+  add_device(c, a);
+  CLI::App* compare = c->add_subcommand(
+      "compare", "Two files of --samples: differences and their paired standard errors");
+  add_path(compare, "A", commands.compare.first, "Samples of one model")->required();
+  add_path(compare, "B", commands.compare.second, "Samples of another, same questions")->required();
+  for (const char* of_benchmarks :
+       {"--tasks", "--num-fewshot", "--limit", "--cloze", "--bos", "--samples"})
+    c->get_option(of_benchmarks)->needs(data);
+  for (const char* of_text : {"--text-key", "--on-bad-line"}) c->get_option(of_text)->needs(texts);
+  c->callback([&, compare, checkpoint, data, texts] {
+    if (compare->parsed()) {
+      chosen = commands.compare;
+      return;
+    }
+    if (checkpoint->count() == 0) throw CLI::RequiredError(checkpoint->get_name());
+    if (data->count() + texts->count() == 0) throw CLI::RequiredError("--data or --text");
+    chosen = commands.benchmarks;
+  });
 }
 
 struct VerifyCommands {
@@ -291,6 +355,7 @@ Invocation parse_command_line(int argc, const char* const* argv) {
   ExportArguments exported;
   ImportArguments imported;
   UpcycleArguments upcycled;
+  EvalCommands eval;
   CheckpointCommands checkpoint;
   VerifyCommands verify;
   CLI::App app("grist pretrains fine-grained Mixture-of-Experts language models", "grist");
@@ -305,6 +370,7 @@ Invocation parse_command_line(int argc, const char* const* argv) {
   add_export(app, chosen, exported);
   add_import(app, chosen, imported);
   add_upcycle(app, chosen, upcycled);
+  add_eval(app, chosen, eval);
   add_checkpoint(app, chosen, checkpoint);
   add_verify(app, chosen, verify);
   try {

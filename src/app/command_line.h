@@ -124,6 +124,28 @@ struct UpcycleArguments {
   bool no_proof = false;
 };
 
+struct EvalArguments {
+  std::string checkpoint;
+  std::string tasks = "all";
+  std::string data;
+  std::string output;
+  std::string samples;
+  std::vector<std::string> texts;
+  std::string text_key = "text";
+  std::string on_bad_line = "refuse";
+  std::int64_t num_fewshot = 0;
+  std::int64_t limit = 0;
+  std::int64_t batch_tokens = 2048;
+  bool cloze = false;
+  bool bos = false;
+  std::string device{};
+  std::int64_t threads = 0;
+};
+
+struct EvalCompareArguments {
+  std::string first, second;
+};
+
 struct CheckpointLsArguments {
   std::string path;
 };
@@ -136,8 +158,8 @@ using Invocation =
     std::variant<Exit, TrainArguments, PrepareArguments, TokenizerTrainArguments,
                  TokenizerEncodeArguments, TokenizerDecodeArguments, TokensJoinArguments,
                  TokensSplitArguments, GenerateArguments, ExportArguments, ImportArguments,
-                 UpcycleArguments, CheckpointLsArguments, CheckpointVerifyArguments,
-                 VerifyParallelArguments, VerifyResumeArguments>;
+                 UpcycleArguments, EvalArguments, EvalCompareArguments, CheckpointLsArguments,
+                 CheckpointVerifyArguments, VerifyParallelArguments, VerifyResumeArguments>;
 
 Invocation parse_command_line(int argc, const char* const* argv);
 
@@ -153,6 +175,8 @@ ExitCode run(const GenerateArguments& a);
 ExitCode run(const ExportArguments& a);
 ExitCode run(const ImportArguments& a);
 ExitCode run(const UpcycleArguments& a);
+ExitCode run(const EvalArguments& a);
+ExitCode run(const EvalCompareArguments& a);
 ExitCode run(const CheckpointLsArguments& a);
 ExitCode run(const CheckpointVerifyArguments& a);
 ExitCode run(const VerifyParallelArguments& a);

@@ -4,11 +4,10 @@
 #include <bit>
 #include <numeric>
 
-#include "block.h"
+#include "cached_layers.h"
 #include "grist/core/check.h"
 #include "grist/core/device.h"
 #include "grist/core/uploads.h"
-#include "grist/ops/attention.h"
 #include "grist/ops/embedding.h"
 #include "grist/ops/linear.h"
 
@@ -32,39 +31,6 @@ Decoder::Decoder(const Model& model, std::int64_t max_tokens)
         {arena_.view(offsets[i], dtype, shape), arena_.view(offsets[i + 1], dtype, shape)});
   }
   logits_.resize(static_cast<std::size_t>(c.vocab_size));
-}
-
-Residual Decoder::run_layers(const Context& ctx, Activations& act, const AttentionInput& in) {
-  const ModelConfig& c = model_.config();
-  const std::int64_t n = act.tokens(), total = length_ + n;
-  Residual residual;
-  for (std::size_t i = 0; i < act.layers.size(); ++i) {
-    LayerActivations& a = act.layers[i];
-    const LayerRun run{ctx, c, model_.parameters().layers[i], a, act.work, n};
-    input_norm(run, residual);
-    project_qkv(run, in);
-    copy(ctx, rows(caches_[i].k, length_, total), a.k);
-    copy(ctx, rows(caches_[i].v, length_, total), a.v);
-    ops::attention_forward(ctx, {.o = a.o,
-                                 .lse = a.lse,
-                                 .q = a.q,
-                                 .k = rows(caches_[i].k, 0, total),
-                                 .v = rows(caches_[i].v, 0, total),
-                                 .cu_seqlens_q = in.cu_seqlens_q,
-                                 .cu_seqlens_k = in.cu_seqlens_k,
-                                 .scale = attention_scale(c)});
-    ops::linear_forward(ctx, {.y = act.work.out,
-                              .x = reshape(a.o, {n, c.num_attention_heads * c.head_dim}),
-                              .w = model_.parameters().layers[i].o.compute});
-    mid_norm(run, true);
-    const std::size_t moe = i - static_cast<std::size_t>(c.first_moe_layer());
-    RoutingInput routing;
-    if (run.p.is_moe())
-      routing.bias = selection_bias(model_.router_state_, model_.router_values_, moe);
-    ffn_forward(run, routing);
-    residual = {act.work.out, a.h_mid};
-  }
-  return residual;
 }
 
 void Decoder::copy_logits(const Context& ctx, const TensorView& logits) {
@@ -106,7 +72,14 @@ std::span<const float> Decoder::feed(const Context& ctx, std::span<const std::in
 
   ops::embedding_forward(ctx,
                          {.y = act.layers[0].h_in, .table = p.embedding.master, .ids = ids.view()});
-  final_norm(ctx, c, p, act, run_layers(ctx, act, in));
+  const auto cached = [&](std::size_t i, const LayerActivations& a) {
+    const std::int64_t total = length_ + n;
+    copy(ctx, rows(caches_[i].k, length_, total), a.k);
+    copy(ctx, rows(caches_[i].v, length_, total), a.v);
+    return KeysValues{rows(caches_[i].k, 0, total), rows(caches_[i].v, 0, total)};
+  };
+  final_norm(ctx, c, p, act,
+             run_cached_layers(ctx, model_, model_.router_values_, act, in, cached));
   const ScratchScope scope(ctx.scratch);
   const TensorView logits = ctx.scratch->tensor(act.n_final.dtype, {1, c.vocab_size});
   ops::linear_forward(ctx,

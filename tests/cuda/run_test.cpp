@@ -119,6 +119,40 @@ TEST(CudaRun, GeneratesInBf16AndInFp32WhereThereIsNoOther) {
   }
 }
 
+// Every log-likelihood of a file of samples.
+std::vector<double> scores_of(const std::string& file) {
+  std::vector<double> out;
+  for (const std::string& line : lines(read_text(world() / file))) {
+    const Json sample = Json::parse(line, file);
+    for (const Json& v : sample.at("log_likelihoods").as_array()) out.push_back(v.as_double());
+  }
+  return out;
+}
+
+TEST(CudaRun, EvaluatesOnTheDeviceWithTheScoresOfTheCpu) {
+  std::string rows;
+  for (const char* goal : {"abed cafe", "a bag of bees had", "cab"})
+    rows += std::string(R"({"goal": ")") + goal +
+            R"(", "sol1": "bed", "sol2": "a b c", "label": 1})" + "\n";
+  world().write("piqa_validation.jsonl", rows);
+  for (const auto& [precision, tolerance] :
+       few(std::vector<std::pair<const char*, double>>{{"bf16", 0.5}, {"fp32", 1e-3}}, 1)) {
+    const std::string run = std::string("judged-") + precision;
+    const Outcome trained =
+        world().train(run, with(kShort, {"device=cuda", std::string("precision=") + precision}));
+    ASSERT_EQ(trained.code, 0) << trained;
+    for (const std::string device : {"cuda", "cpu"}) {
+      const Outcome o = world().run({"eval", run, "--data", ".", "--tasks", "piqa", "--device",
+                                     device, "--samples", device + ".jsonl"});
+      ASSERT_EQ(o.code, 0) << o;
+    }
+    const std::vector<double> there = scores_of("cuda.jsonl"), here = scores_of("cpu.jsonl");
+    ASSERT_EQ(there.size(), 6U);
+    for (std::size_t i = 0; i < there.size(); ++i)
+      EXPECT_NEAR(there[i], here[i], tolerance) << precision << " " << i;
+  }
+}
+
 TEST(CudaRun, Bf16OnTheCpuIsRefused) {
   const Outcome o = world().train("refused", with(kShort, {"device=cpu", "precision=bf16"}));
   EXPECT_EQ(o.code, 78) << o;

@@ -8,9 +8,6 @@
 
 namespace grist::nn {
 
-struct AttentionInput;
-struct Residual;
-
 class Decoder {
  public:
   // `model` must outlive the decoder, which runs on its device. Room for max_tokens positions (at
@@ -23,7 +20,6 @@ class Decoder {
   std::int64_t max_tokens() const { return max_tokens_; }
 
  private:
-  Residual run_layers(const Context& ctx, Activations& act, const AttentionInput& in);
   Activations& room_for(std::int64_t tokens);
   void copy_logits(const Context& ctx, const TensorView& logits);
   const Model& model_;

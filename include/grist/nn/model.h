@@ -91,6 +91,7 @@ class Model {
 
  private:
   friend class Decoder;
+  friend class Scorer;
   void clear_added_gradients(const Context& ctx);
   void check(const Activations& act) const;
   ModelConfig config_;
