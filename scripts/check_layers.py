@@ -28,7 +28,7 @@ MAY_INCLUDE = {
     "parallel": "core config ops comm nn optim",
     "ckpt": "core config comm",
     "record": "core config nn ckpt",
-    "eval": "core config ops data nn ckpt",
+    "eval": "core config ops comm data nn ckpt",
     "hub": "core config data nn ckpt record eval",
     "train": "core config ops comm watch data nn optim parallel ckpt record eval",
     "app": "core config ops kernels comm data nn optim parallel ckpt record eval hub train",

@@ -19,7 +19,8 @@ namespace {
 template <class A>
 constexpr bool kOnManyRanks =
     std::is_same_v<A, TrainArguments> || std::is_same_v<A, VerifyParallelArguments> ||
-    std::is_same_v<A, VerifyResumeArguments> || std::is_same_v<A, Exit>;
+    std::is_same_v<A, VerifyResumeArguments> || std::is_same_v<A, EvalArguments> ||
+    std::is_same_v<A, Exit>;
 
 // Several processes of a command that knows no ranks would all write the same files.
 template <class A> ExitCode run_here(const A& arguments) {

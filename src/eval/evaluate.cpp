@@ -68,7 +68,7 @@ void run_task(const TrainedModel& trained, const Task& task, const std::vector<P
               const EvaluateOptions& o, Evaluation& out) {
   const Questions questions(sets);
   const Likelihoods scores = score_requests(
-      trained, questions.requests, {.batch_tokens = o.batch_tokens, .bos = o.bos},
+      trained, questions.requests, {.batch_tokens = o.batch_tokens, .world = o.world, .bos = o.bos},
       std::string(task.name), [&](std::size_t i) { return questions.prompts[i]->where; });
   out.tokens += scores.tokens;
   out.computed_tokens += scores.computed;

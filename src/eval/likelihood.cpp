@@ -4,7 +4,9 @@
 #include <cmath>
 #include <memory>
 #include <optional>
+#include <span>
 
+#include "grist/comm/collectives.h"
 #include "grist/core/check.h"
 #include "grist/core/progress.h"
 #include "grist/core/stop.h"
@@ -93,32 +95,90 @@ void want_tokenizer(const TrainedModel& trained) {
          trained.checkpoint.string());
 }
 
-TextScores score_texts(const TrainedModel& trained, const std::vector<ScoredText>& texts,
-                       std::int64_t batch_tokens,
-                       const std::function<std::string(std::size_t)>& where,
-                       const std::function<void(std::size_t)>& done) {
-  const std::vector<std::size_t> order = tree_order(texts);
-  const nn::Scorer scorer(*trained.model);
-  TextScores out;
-  out.values.resize(texts.size());
-  for (std::size_t next = 0; next < order.size();) {
-    if (stop_signal() != 0) fail(ExitCode::preempted, "stopped by signal {}", stop_signal());
-    const PrefixTree tree = next_tree(texts, order, next, batch_tokens);
-    out.computed += tree.tokens;
-    const std::vector<float> losses = scorer.score(trained.context(), tree.pieces, tree.queries);
-    for (std::size_t at = 0; at < losses.size(); ++next) {
-      const ScoredText& t = texts[order[next]];
+namespace {
+
+// Scores the batches of one rank: every size()-th, in the order of the tree.
+class BatchScorer {
+ public:
+  BatchScorer(const TrainedModel& trained, const std::vector<ScoredText>& texts,
+              const std::function<std::string(std::size_t)>& where, TextScores& out)
+      : trained_(trained), scorer_(*trained.model), texts_(texts), where_(where), out_(out) {}
+
+  void score(const PrefixTree& tree, std::span<const std::size_t> which) {
+    out_.computed += tree.tokens;
+    const std::vector<float> losses = scorer_.score(trained_.context(), tree.pieces, tree.queries);
+    std::size_t at = 0;
+    for (const std::size_t text : which) {
       double sum = 0;
-      for (std::int64_t i = 0; i < t.scored; ++i) sum -= static_cast<double>(losses[at++]);
+      for (std::int64_t i = 0; i < texts_[text].scored; ++i)
+        sum -= static_cast<double>(losses[at++]);
       if (!std::isfinite(sum))
         fail(ExitCode::numeric,
              "{}: a log-likelihood is {}: the model's outputs are not finite; use an earlier "
              "checkpoint",
-             where(order[next]), sum);
-      out.values[order[next]] = sum;
+             where_(text), sum);
+      out_.values[text] = sum;
     }
-    if (done) done(next);
   }
+
+ private:
+  const TrainedModel& trained_;
+  const nn::Scorer scorer_;
+  const std::vector<ScoredText>& texts_;
+  const std::function<std::string(std::size_t)>& where_;
+  TextScores& out_;
+};
+
+// How many texts the tree holds, from `first` on.
+std::size_t texts_in(const PrefixTree& tree, const std::vector<ScoredText>& texts,
+                     std::span<const std::size_t> rest) {
+  std::size_t count = 0;
+  for (std::size_t rows = 0; rows < tree.queries.size(); ++count)
+    rows += static_cast<std::size_t>(texts[rest[count]].scored);
+  return count;
+}
+
+// Each value comes from one rank; the others have 0.
+void gather(comm::Communicator& world, TextScores& out) {
+  const std::size_t n = out.values.size();
+  const std::vector<double> all = comm::all_gather(world, out.values);
+  for (std::size_t i = 0; i < n; ++i) {
+    out.values[i] = 0;
+    for (std::size_t r = 0; r < all.size() / n; ++r) out.values[i] += all[r * n + i];
+  }
+  out.computed = comm::all_reduce_sum(world, out.computed);
+}
+
+}  // namespace
+
+TextScores score_texts(const TrainedModel& trained, const std::vector<ScoredText>& texts,
+                       std::int64_t batch_tokens, comm::Communicator* world,
+                       const std::function<std::string(std::size_t)>& where,
+                       const std::function<void(std::size_t)>& done) {
+  const std::vector<std::size_t> order = tree_order(texts);
+  const int ranks = world == nullptr ? 1 : world->size();
+  const int rank = world == nullptr ? 0 : world->rank();
+  TextScores out;
+  out.values.resize(texts.size());
+  BatchScorer scorer(trained, texts, where, out);
+  const auto score_own = [&] {
+    int number = 0;
+    for (std::size_t next = 0; next < order.size(); ++number) {
+      if (stop_signal() != 0) fail(ExitCode::preempted, "stopped by signal {}", stop_signal());
+      const PrefixTree tree = next_tree(texts, order, next, batch_tokens);
+      const auto rest = std::span(order).subspan(next);
+      const std::size_t count = texts_in(tree, texts, rest);
+      if (number % ranks == rank) scorer.score(tree, rest.first(count));
+      next += count;
+      if (done) done(next);
+    }
+  };
+  if (ranks == 1) {
+    score_own();
+    return out;
+  }
+  comm::agree(*world, score_own);
+  if (!texts.empty()) gather(*world, out);
   return out;
 }
 
@@ -139,7 +199,7 @@ Likelihoods score_requests(const TrainedModel& trained, const std::vector<Reques
     out.tokens += std::ssize(tokens) - 1;
   }
   Progress progress(label, texts.size(), "requests");
-  TextScores scores = score_texts(trained, texts, options.batch_tokens, where,
+  TextScores scores = score_texts(trained, texts, options.batch_tokens, options.world, where,
                                   [&](std::size_t done) { progress.update(done); });
   progress.finish(texts.size());
   out.values = std::move(scores.values);

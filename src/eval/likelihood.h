@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "grist/comm/communicator.h"
 #include "grist/eval/trained_model.h"
 #include "prefix_tree.h"
 
@@ -18,8 +19,9 @@ struct Request {
 };
 
 struct LikelihoodOptions {
-  std::int64_t batch_tokens = 2048;  // computed at a time
-  bool bos = false;                  // the tokenizer's bos_token in front of every text
+  std::int64_t batch_tokens = 2048;     // computed at a time
+  comm::Communicator* world = nullptr;  // ranks that share the work; null: this one alone
+  bool bos = false;                     // the tokenizer's bos_token in front of every text
 };
 
 struct Likelihoods {
@@ -39,9 +41,10 @@ void want_tokenizer(const TrainedModel& trained);
 
 // Texts of at most max_position_embeddings + 1 tokens. `where(i)` names text i in Error{numeric},
 // for a result that is not finite; `done(n)`, where not empty, hears of progress. Error{preempted}
-// by a signal.
+// by a signal. With several ranks all call it with the same texts and get the same scores, to the
+// bit those of one; an error before it on one rank must be agreed on after it (comm::Agreed).
 TextScores score_texts(const TrainedModel& trained, const std::vector<ScoredText>& texts,
-                       std::int64_t batch_tokens,
+                       std::int64_t batch_tokens, comm::Communicator* world,
                        const std::function<std::string(std::size_t)>& where,
                        const std::function<void(std::size_t)>& done);
 

@@ -79,7 +79,7 @@ class SourceScorer {
   static constexpr std::int64_t kBatches = 16;  // sorted together
 
   void score() {
-    const TextScores scores = score_texts(trained_, windows_, options_.batch_tokens,
+    const TextScores scores = score_texts(trained_, windows_, options_.batch_tokens, options_.world,
                                           [&](std::size_t i) { return places_[i]; }, {});
     for (std::size_t i = 0; i < windows_.size(); ++i) {
       loss_.nats -= scores.values[i];

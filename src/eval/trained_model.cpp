@@ -15,14 +15,14 @@ namespace grist::eval {
 namespace {
 
 // The device of out.config and the model on it.
-void place_model(TrainedModel& out, int threads) {
+void place_model(TrainedModel& out, const LoadOptions& options) {
   Config& c = out.config;
   const Precision precision = std::exchange(c.precision, Precision::auto_);
   if (c.train.dense_matmul == DenseProducts::cublas)  // training's demand; this may be elsewhere
     c.train.dense_matmul = DenseProducts::auto_;
-  const Device device = nn::choose_device(c, 0, "--device cpu").device;
+  const Device device = nn::choose_device(c, options.device_index, "--device cpu").device;
   if (properties(device).bf16) c.precision = precision;
-  out.device = std::make_unique<ComputeDevice>(device, threads, nullptr, nullptr);
+  out.device = std::make_unique<ComputeDevice>(device, options.threads, nullptr, nullptr);
   out.model = std::make_unique<nn::Model>(c.model, device, false, nullptr, nn::ModelPart{},
                                           nn::activation_dtype(c, device));
 }
@@ -39,7 +39,7 @@ TrainedModel load_step(const CheckpointReader& step, const LoadOptions& options)
       if (step.has_text(name)) step.text(name);  // verified; the tokenizer reads them itself
     out.tokenizer = Tokenizer::load(step.path());
   }
-  place_model(out, options.threads);
+  place_model(out, options);
   DeviceLoad load;
   for (const nn::NamedTensor& t : out.model->parameters().tensors())
     load.add(whole_destination(t.name, t.master), out.context().device);

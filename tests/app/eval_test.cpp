@@ -82,10 +82,35 @@ TEST_F(Eval, RefusesInOneLine) {
                        {"tiny.yaml"});
 }
 
-TEST_F(Eval, IsForOneProcess) {
-  const Outcome o = world().run({"eval", "evaluated", "--data", kQuestions, "--tasks", "piqa"}, 2);
-  EXPECT_EQ(o.code, 64) << o;
-  EXPECT_NE(o.err.find("this command is for one"), std::string::npos) << o;
+// What one process writes, to the byte; an error is said once.
+TEST_F(Eval, RanksShareTheWork) {
+  const Arguments asked = {"--tasks", "race,mmlu", "--num-fewshot", "2", "--text", "train.jsonl"};
+  const auto on = [&](const std::string& name, int ranks) {
+    Arguments all = {"eval",      "evaluated",      "--data", kQuestions, "--limit",
+                     "2",         "--batch-tokens", "300",    "--output", name + ".json",
+                     "--samples", name + ".jsonl"};
+    all.insert(all.end(), asked.begin(), asked.end());
+    return world().run(all, ranks);
+  };
+  const Outcome one = on("one", 0), three = on("three", 3);
+  ASSERT_EQ(one.code, 0) << one;
+  ASSERT_EQ(three.code, 0) << three;
+  const auto written = [](const std::string& file) {
+    std::vector<std::string> all = test::lines(read_text(world() / file));
+    std::erase_if(all, [](const std::string& line) {
+      return line.find("total_evaluation_time") != std::string::npos;
+    });
+    return all;
+  };
+  EXPECT_TRUE(written("one.json") == written("three.json"));
+  EXPECT_TRUE(written("one.jsonl") == written("three.jsonl"));
+  EXPECT_EQ(test::occurrences(three.out, "bits/byte"), 1) << three;
+
+  const Outcome missing = world().run({"eval", "evaluated", "--data", ".", "--tasks", "piqa"}, 2);
+  EXPECT_EQ(missing.code, 66) << missing;
+  EXPECT_EQ(test::occurrences(missing.err, "error: "), 1) << missing;
+  const Outcome text = world().run({"eval", "evaluated", "--text", "none.txt"}, 2);
+  EXPECT_EQ(text.code, 66) << text;
 }
 
 }  // namespace

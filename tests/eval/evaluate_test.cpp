@@ -239,7 +239,8 @@ TEST(Requests, TokensOfTheAnswerThatJoinTheContextAreNotScored) {
 
   const std::int32_t mark = across.tokenizer->token_id("!").value();
   // "~ " and "!": the blank of the answer went into a token that is the context's.
-  EXPECT_EQ(score("~", " !"), score_texts(across, {{{382, mark}, 1}}, 64, here, {}).values[0]);
+  EXPECT_EQ(score("~", " !"),
+            score_texts(across, {{{382, mark}, 1}}, 64, nullptr, here, {}).values[0]);
   expect_error(ExitCode::bad_data, {"here", "no token of the answer"}, [&] { score("~", " ^"); });
 }
 

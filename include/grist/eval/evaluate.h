@@ -7,19 +7,21 @@
 #include <string>
 #include <vector>
 
+#include "grist/comm/communicator.h"
 #include "grist/core/json.h"
 #include "grist/eval/trained_model.h"
 
 namespace grist::eval {
 
 struct EvaluateOptions {
-  std::string tasks = "all";         // names with commas between
-  std::filesystem::path data{};      // folder of the JSONL files
-  std::int64_t num_fewshot = 0;      // examples in front of each question
-  std::int64_t limit = 0;            // questions of a task, the first ones; 0: all
-  bool cloze = false;                // answers in words where the harness asks for letters
-  bool bos = false;                  // the tokenizer's bos_token in front of every text
-  std::int64_t batch_tokens = 2048;  // computed at a time
+  std::string tasks = "all";            // names with commas between
+  std::filesystem::path data{};         // folder of the JSONL files
+  std::int64_t num_fewshot = 0;         // examples in front of each question
+  std::int64_t limit = 0;               // questions of a task, the first ones; 0: all
+  bool cloze = false;                   // answers in words where the harness asks for letters
+  bool bos = false;                     // the tokenizer's bos_token in front of every text
+  std::int64_t batch_tokens = 2048;     // computed at a time
+  comm::Communicator* world = nullptr;  // ranks that share the work; null: this one alone
 };
 
 struct ScoredChoice {
@@ -70,7 +72,8 @@ struct Evaluation {
 };
 
 // Throws Error{usage}, Error{not_found}, Error{bad_data}; Error{numeric} when a log-likelihood is
-// not finite; Error{preempted} by a signal.
+// not finite; Error{preempted} by a signal. With several ranks all call it and get the same, to the
+// bit what one gets.
 Evaluation evaluate(const TrainedModel& trained, const EvaluateOptions& options);
 
 // ---- reports -----------------------------------------------------------------------------------

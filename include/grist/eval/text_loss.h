@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "grist/comm/communicator.h"
 #include "grist/core/json.h"
 #include "grist/data/corpus.h"
 #include "grist/eval/trained_model.h"
@@ -17,7 +18,8 @@ struct TextLossOptions {
   std::vector<std::string> sources{};  // each a path or a pattern (data/corpus.h)
   std::string text_key = "text";
   OnBadLine on_bad_line = OnBadLine::refuse;
-  std::int64_t batch_tokens = 2048;  // computed at a time
+  std::int64_t batch_tokens = 2048;     // computed at a time
+  comm::Communicator* world = nullptr;  // ranks that share the work; null: this one alone
 };
 
 struct TextLoss {
@@ -29,7 +31,8 @@ struct TextLoss {
 };
 
 // Throws Error{not_found}, Error{bad_data} for files and for a source without text, Error{numeric}
-// when a log-likelihood is not finite, Error{preempted} by a signal.
+// when a log-likelihood is not finite, Error{preempted} by a signal. With several ranks all call it
+// for the same files.
 std::vector<TextLoss> text_losses(const TrainedModel& trained, const TextLossOptions& options);
 
 // A line a source, and all together when there are several.

@@ -14,6 +14,7 @@ namespace grist::eval {
 
 struct LoadOptions {
   int threads = 0;                       // 0: one per core
+  int device_index = 0;                  // which of the machine's devices, modulo their number
   std::optional<WantedDevice> device{};  // nothing: what the run's configuration says
 };
 

@@ -4,6 +4,7 @@
 // log, validate, save.
 #include <functional>
 
+#include "grist/comm/communicator.h"
 #include "grist/config/load.h"
 #include "grist/core/error.h"
 
@@ -20,5 +21,16 @@ struct TrainOptions {
 // a time limit. Returns ok or preempted (saved, start again); throws Error otherwise, or, when
 // other ranks cannot be told, ends the process.
 ExitCode run_training(const std::function<LoadedConfig()>& load, const TrainOptions& options);
+
+// The ranks of a command that trains nothing.
+struct Ranks {
+  comm::Communicator& world;
+  int local_rank = 0;  // on its machine
+  int threads = 0;     // of this rank, when `configured` are asked for; Job::threads
+};
+
+// Runs `body` on every rank; only rank 0 speaks from then on. An error that is thrown on any rank
+// is said once and ends all of them. `threads`: 0, a rank's share of the cores.
+ExitCode on_all_ranks(std::int64_t threads, const std::function<void(const Ranks&)>& body);
 
 }  // namespace grist::train
