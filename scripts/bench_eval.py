@@ -32,9 +32,7 @@ import datasets  # noqa: E402
 import lm_eval  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
-import yaml  # noqa: E402
 from lm_eval.models.huggingface import HFLM  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
 
 from make_eval_golden import TASKS, local_dataset, strings  # noqa: E402
 from make_eval_rows import FILES  # noqa: E402
@@ -73,33 +71,9 @@ def train(args, folder, rows):
     return folder / "run"
 
 
-def to_transformers(run, folder):
-    """The same weights under Mixtral's names."""
-    step = sorted((run / "checkpoints").glob("step-*"))[-1]
-    config = yaml.safe_load((step / "config.yaml").read_text())["model"]
-    words = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
-    tensors = {}
-    for shard in step.glob("*.safetensors"):
-        for name, tensor in load_file(shard).items():
-            if not name.startswith(("model.", "lm_head.")) or name.endswith("correction_bias"):
-                continue
-            name = name.replace(".mlp.", ".block_sparse_moe.")
-            for ours, theirs in words.items():
-                name = name.replace(ours, theirs)
-            tensors[name] = tensor
-    folder.mkdir()
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    same = ["num_hidden_layers", "hidden_size", "num_attention_heads", "num_key_value_heads",
-            "head_dim", "vocab_size", "max_position_embeddings", "rms_norm_eps", "rope_theta",
-            "tie_word_embeddings"]
-    moe = config["moe"]
-    hub = {key: config[key] for key in same}
-    hub["rms_norm_eps"] = float(hub["rms_norm_eps"])  # YAML takes 1e-05 for a word
-    hub.update(model_type="mixtral", architectures=["MixtralForCausalLM"], sliding_window=None,
-               num_local_experts=moe["num_experts"], num_experts_per_tok=moe["num_experts_per_tok"],
-               intermediate_size=moe["moe_intermediate_size"], bos_token_id=None,
-               eos_token_id=None)
-    (folder / "config.json").write_text(json.dumps(hub))
+def to_transformers(args, run, folder):
+    subprocess.run([args.grist, "export", run, "--to", "hf", "--output", folder, "--no-proof"],
+                   check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return folder
 
 
@@ -143,7 +117,7 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         run = train(args, folder, rows)
-        hub = to_transformers(run, folder / "hub")
+        hub = to_transformers(args, run, folder / "hub")
         tokenizer = transformers.PreTrainedTokenizerFast(
             tokenizer_file=str(folder / "tokenizer" / "tokenizer.json"), eos_token="<|endoftext|>")
         seconds = {}
