@@ -196,7 +196,12 @@ void add_export(CLI::App& app, Invocation& chosen, ExportArguments& a) {
   add_path(c, "--save-logits", a.save_logits,
            "Write the proof's tokens and the checkpoint's logits there (safetensors)")
       ->excludes("--no-proof");
-  c->callback([&] { chosen = a; });
+  c->callback([&, c] {
+    if (a.to == "gguf")
+      for (const char* of_hf : {"--max-shard-size", "--no-proof", "--threads", "--save-logits"})
+        if (c->count(of_hf) > 0) throw CLI::ValidationError(of_hf, "belongs to --to hf");
+    chosen = a;
+  });
 }
 
 void add_import(CLI::App& app, Invocation& chosen, ImportArguments& a) {

@@ -138,5 +138,34 @@ TEST(Hub, AKilledExportLeavesNoFolderOfThatName) {
   EXPECT_FALSE(fs::exists(world() / "killed.grist-tmp"));
 }
 
+TEST(Hub, AGgufFileAppearsWholeOrNotAtAll) {
+  ASSERT_EQ(world().train("gguf-run", {"train.train_iters=8"}).code, 0);
+  const auto gguf = [](Arguments more) {
+    more.insert(more.begin(), {"export", "gguf-run", "--to", "gguf", "--output", "a.gguf"});
+    return more;
+  };
+  for (const char* of_hf : {"--max-shard-size=1GB", "--no-proof", "--threads=1", "--save-logits=y"})
+    expect_refusal(world().run(gguf({of_hf})), 64, {"belongs to --to hf"});
+  expect_refusal(
+      world().run({"export", "gguf-run", "--to", "hf", "--output", "x", "--dtype", "f16"}), 64,
+      {"--dtype f16"});
+  for (const int pause : {500, 2000, 5000, 10000, 20000}) {
+    Child child(world().path(), gguf({}));
+    if (!child.outlives(std::chrono::microseconds(pause))) break;
+    child.send(SIGKILL);
+    child.wait();
+    if (fs::exists(world() / "a.gguf")) break;  // it was faster
+  }
+  fs::remove(world() / "a.gguf");
+
+  const Outcome o = world().run(gguf({"--dtype", "f16"}));
+
+  ASSERT_EQ(o.code, 0) << o;
+  EXPECT_NE(o.out.find("llama for llama.cpp"), std::string::npos) << o;
+  EXPECT_EQ(read_text(world() / "a.gguf").substr(0, 4), "GGUF");
+  EXPECT_FALSE(fs::exists(world() / "a.gguf.partial"));
+  expect_refusal(world().run(gguf({})), 73, {"a.gguf", "exists already"});
+}
+
 }  // namespace
 }  // namespace grist::test
