@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "aside_folder.h"
 #include "gguf_model.h"
 #include "gguf_tokenizer.h"
 #include "grist/config/load.h"
@@ -25,38 +26,6 @@ GgufType type_of(GgufDType dtype) {
   }
   return GgufType::f32;
 }
-
-// A file under another name until it is whole.
-class AsideFile {
- public:
-  explicit AsideFile(const fs::path& target) : target_(target), aside_(target) {
-    if (fs::exists(fs::symlink_status(target)))
-      fail(ExitCode::cannot_create, "{}: exists already; choose another --output", target.string());
-    aside_ += ".partial";
-    fs::remove(aside_);  // what a killed process left
-    file_ = File::create_new(aside_);
-  }
-  ~AsideFile() {
-    std::error_code ignored;
-    if (!committed_) fs::remove(aside_, ignored);
-  }
-  AsideFile(const AsideFile&) = delete;
-  AsideFile& operator=(const AsideFile&) = delete;
-
-  File& file() { return file_; }
-  void commit() {
-    file_.sync();
-    file_.close();
-    rename_path(aside_, target_);
-    committed_ = true;
-    sync_directory(target_.has_parent_path() ? target_.parent_path() : fs::path("."));
-  }
-
- private:
-  fs::path target_, aside_;
-  File file_;
-  bool committed_ = false;
-};
 
 // Row (h, i, half) of llama.cpp's is row (h, half, i) here.
 void pair_neighbours(std::span<const float> from, std::int64_t heads, std::int64_t width,
@@ -140,24 +109,29 @@ GgufExported export_step(const CheckpointReader& step, const GgufOptions& option
     header.add_tensor(t.name, t.shape, t.type);
     source_bytes += static_cast<std::uint64_t>(t.shape.numel()) * sizeof(float);
   }
-  AsideFile aside(options.output);
+  const AsideFolder aside(options.output);  // locked; goes away with what is left in it
+  const fs::path unnamed = aside.path() / "gguf";
+  File file = File::create_new(unnamed);
   const std::string head = header.bytes();
   out.bytes = head.size() + header.offset(tensors.size());
-  aside.file().preallocate(out.bytes);
-  aside.file().write_at(0, std::as_bytes(std::span(head)));
+  file.preallocate(out.bytes);
+  file.write_at(0, std::as_bytes(std::span(head)));
   StepParts source(step, source_bytes);
   const PartReader read = [&](std::span<const PartBuffer> wanted) { source.read(wanted); };
   PartStream parts(read);
   for (const GgufTensor& t : tensors)
     for (const Part& p : t.parts) parts.add(p);
-  Writer writer(aside.file(), head.size());
+  Writer writer(file, head.size());
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     writer.seek(head.size() + header.offset(i));
     writer.tensor(tensors[i], parts);
   }
   source.finish();
-  aside.file().truncate(out.bytes);  // with the padding of the last tensor
-  aside.commit();
+  file.truncate(out.bytes);  // with the padding of the last tensor
+  file.sync();
+  file.close();
+  rename_path(unnamed, options.output);
+  sync_directory(options.output.has_parent_path() ? options.output.parent_path() : fs::path("."));
   return out;
 }
 

@@ -11,10 +11,10 @@
 #include "grist/core/file.h"
 #include "grist/core/log.h"
 #include "grist/core/progress.h"
-#include "grist/core/stop.h"
 #include "grist/data/prepare.h"
 #include "import_source.h"
 #include "start_state.h"
+#include "step_source.h"
 
 namespace grist::hub {
 
@@ -115,8 +115,7 @@ class CheckpointSource {
 
   void give(const std::string& name,
             const std::function<void(std::span<const std::byte>)>& append) {
-    if (stop_signal() != 0)
-      fail(ExitCode::preempted, "stopped by signal {}; nothing was written", stop_signal());
+    stop_if_asked();
     const auto at = places_.find(name);
     GRIST_CHECK(at != places_.end(), "no source of {}", name);
     const HubTensor& t = *at->second.tensor;

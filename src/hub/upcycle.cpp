@@ -36,21 +36,20 @@ LoadedConfig upcycled_config(const CheckpointReader& step, const UpcycleOptions&
   return parse_config(step.text("config.yaml"), (step.path() / "config.yaml").string(), sets);
 }
 
+bool always_sums_to_the_same(const RouterConfig& r) {
+  return r.norm_topk_prob || (r.score_function == ScoreFunction::softmax && !r.pre_softmax);
+}
+
 // With what the chosen weights of a shard's copies are multiplied together when all logits are the
 // same; always, where they are divided by their sum.
 double weight_of_a_shard(const ModelConfig& c, std::int64_t copies_chosen) {
   const RouterConfig& r = c.moe.router;
-  const bool divided =
-      r.norm_topk_prob || (r.score_function == ScoreFunction::softmax && !r.pre_softmax);
+  const bool divided = always_sums_to_the_same(r);
   double one = 0.5;  // a sigmoid of 0
   if (divided) one = 1.0 / static_cast<double>(c.moe.num_experts_per_tok);
   if (!divided && r.score_function == ScoreFunction::softmax)
     one = 1.0 / static_cast<double>(c.moe.num_experts);
   return one * static_cast<double>(copies_chosen) * r.routed_scaling_factor;
-}
-
-bool always_sums_to_the_same(const RouterConfig& r) {
-  return r.norm_topk_prob || (r.score_function == ScoreFunction::softmax && !r.pre_softmax);
 }
 
 void check_models(const ModelConfig& dense, const ModelConfig& model, const UpcycleOptions& o) {

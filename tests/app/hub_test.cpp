@@ -163,8 +163,8 @@ TEST(Hub, AGgufFileAppearsWholeOrNotAtAll) {
   ASSERT_EQ(o.code, 0) << o;
   EXPECT_NE(o.out.find("llama for llama.cpp"), std::string::npos) << o;
   EXPECT_EQ(read_text(world() / "a.gguf").substr(0, 4), "GGUF");
-  EXPECT_FALSE(fs::exists(world() / "a.gguf.partial"));
-  expect_refusal(world().run(gguf({})), 73, {"a.gguf", "exists already"});
+  EXPECT_FALSE(fs::exists(world() / "a.gguf.grist-tmp"));
+  expect_refusal(world().run(gguf({})), 73, {"a.gguf", "exists"});
 }
 
 }  // namespace

@@ -310,7 +310,7 @@ TEST(GgufFile, WhatLlamaCppDoesNotComputeIsRefusedByItsKey) {
     EXPECT_EQ(refused.code, ExitCode::config) << name;
     EXPECT_SAYS(refused, key);
     EXPECT_FALSE(fs::exists(temp / "a.gguf"));
-    EXPECT_FALSE(fs::exists(temp / "a.gguf.partial"));
+    EXPECT_FALSE(fs::exists(temp / "a.gguf.grist-tmp"));
   }
 }
 
